@@ -1,0 +1,297 @@
+"""The schema of a resolved variant: every key, its type and its range.
+
+The values live in ``params.yaml``; nothing here has a default, so no number hides in code.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+
+def _number(value: Any) -> Any:
+    """Accept ``1e-4``, which YAML 1.1 reads as a string."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+Float = Annotated[float, BeforeValidator(_number)]
+Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
+NonNegative = Annotated[float, BeforeValidator(_number), Field(ge=0)]
+Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Scales = Annotated[list[Positive], Field(min_length=1)]
+Range = Annotated[list[Positive], Field(min_length=2, max_length=2)]
+Road = Literal["two-stage", "single-stage", "supervised"]
+
+
+class Section(BaseModel):
+    """A group of keys; unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Run(Section):
+    """What ``snakemake`` builds by default."""
+
+    dataset: Name
+    variants: Annotated[list[Name], Field(min_length=1)]
+    seeds: Annotated[list[Natural], Field(min_length=1)]
+    results: str
+
+
+class Compute(Section):
+    """What may change the bytes of a network's result."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
+    precision: Literal["auto", "fp32", "bf16"]
+    threads: Count
+    channels_last: bool
+
+
+class Shards(Section):
+    """How many jobs share one inference stage; the merged result has the same bytes."""
+
+    cam: Count
+    seeds: Count
+    walk: Count
+    crf: Count
+
+
+class Resources(Section):
+    """How work is spread over this machine; never changes a result."""
+
+    workers: Natural
+    processes: Count
+    checkpoint_seconds: Positive
+    shards: Shards
+
+
+class Splits(Section):
+    """Which list plays which role; several names are united."""
+
+    train: str | list[str]
+    seed: str | list[str] | None
+    tune: str | list[str] | None
+    val: str | list[str] | None
+
+
+class Scenes(Section):
+    """The generated data set."""
+
+    seed: Natural
+    size: Annotated[int, Field(ge=64)]
+    train: Count
+    tune: Count
+    val: Count
+
+
+class Data(Section):
+    """Where images, tags and masks come from."""
+
+    source: Literal["scenes", "voc", "folder"]
+    root: str | None
+    classes: Annotated[list[str], Field(min_length=1)] | None
+    csv: str
+    splits: Splits
+    scenes: Scenes
+
+    @model_validator(mode="after")
+    def _root(self) -> Self:
+        if self.source != "scenes" and not self.root:
+            raise ValueError(f"data.root must name a folder when data.source is {self.source!r}")
+        return self
+
+
+class Method(Section):
+    """The objective; ``params`` is checked by the method's own schema."""
+
+    name: Name
+    params: dict[str, Any]
+
+
+class Backbone(Section):
+    """A timm network and what initialises it."""
+
+    name: str
+    weights: Annotated[str, Field(pattern=r"^(random|hub|package:.+|file:.+)$")]
+    allow_download: bool
+
+
+class Training(Section):
+    """Optimisation and augmentation of one network."""
+
+    output_stride: Literal[8, 16, 32]
+    epochs: Count
+    batch: Count
+    micro_batch: Count | None
+    crop: Annotated[int, Field(ge=32)]
+    long_side: Range | None
+    scale: Range | None
+    flip: bool
+    jitter: Annotated[list[NonNegative], Field(min_length=4, max_length=4)]
+    optimizer: Literal["sgd", "adamw"]
+    lr: Positive
+    head_lr: Positive
+    momentum: Fraction
+    weight_decay: NonNegative
+    schedule: Literal["poly", "cosine", "constant"]
+    power: Positive
+    warmup: Fraction
+    ema: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)] | None
+    clip: Positive | None
+    freeze_bn: bool
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Self:
+        if (self.long_side is None) == (self.scale is None):
+            raise ValueError("exactly one of long_side and scale must be set, the other null")
+        for name in ("long_side", "scale"):
+            bounds = getattr(self, name)
+            if bounds and bounds[0] > bounds[1]:
+                raise ValueError(f"{name} is {bounds}: the lower bound comes first")
+        if self.micro_batch and self.batch % self.micro_batch:
+            raise ValueError(f"micro_batch {self.micro_batch} must divide batch {self.batch}")
+        return self
+
+
+class Classify(Training):
+    """Training of the classification network."""
+
+    dropout: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
+
+
+class Cam(Section):
+    """Multi-scale CAM inference and its operating point."""
+
+    scales: Scales
+    flip: bool
+    batch: Count
+    stride: Count
+    threshold: Fraction | Literal["tune"]
+
+
+class Refine(Section):
+    """What turns CAM seeds into pseudo masks."""
+
+    method: Literal["none", "affinitynet"]
+
+
+class Crf(Section):
+    """Constants of a dense CRF (Krähenbühl & Koltun 2011); ``sxy`` in pixels, ``srgb`` in grey
+    levels."""
+
+    iterations: Natural
+    gaussian_sxy: Positive
+    gaussian_weight: NonNegative
+    bilateral_sxy: Positive
+    bilateral_srgb: Positive
+    bilateral_weight: NonNegative
+
+
+class Seeds(Section):
+    """CRF seeds made from CAMs."""
+
+    alpha_low: Positive
+    alpha_high: Positive
+    alpha_crf: Crf
+    label_confidence: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)]
+    label_crf: Crf
+
+    @model_validator(mode="after")
+    def _order(self) -> Self:
+        if self.alpha_low >= self.alpha_high:
+            raise ValueError(
+                f"alpha_low {self.alpha_low} must be below alpha_high {self.alpha_high}: "
+                "a larger alpha means less background"
+            )
+        return self
+
+
+class Affinity(Training):
+    """Training of AffinityNet."""
+
+    radius: Count
+    widths: Annotated[list[Count], Field(min_length=3, max_length=3)]
+
+
+class Walk(Section):
+    """The random walk."""
+
+    background_alpha: Positive
+    beta: Positive
+    steps: Count
+    radius: Count
+
+
+class Pseudo(Section):
+    """From scores to the masks that train the segmentation network."""
+
+    crf: bool
+    crf_params: Crf
+
+
+class Segment(Training):
+    """Training of the segmentation network."""
+
+    net: Literal["largefov"]
+    width: Count
+    dilation: Count
+    dropout: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
+
+
+class Predict(Section):
+    """Multi-scale inference of the segmentation network."""
+
+    scales: Scales
+    flip: bool
+    batch: Count
+    stride: Count
+
+
+class Evaluate(Section):
+    """What the metrics need to know."""
+
+    bins: Annotated[int, Field(ge=2)]
+    boundary_tolerance: Positive
+
+
+class Config(Section):
+    """One variant, resolved."""
+
+    run: Run
+    compute: Compute
+    resources: Resources
+    data: Data
+    road: Road
+    method: Method
+    backbone: Backbone
+    classify: Classify
+    cam: Cam
+    refine: Refine
+    seeds: Seeds
+    affinity: Affinity
+    walk: Walk
+    pseudo: Pseudo
+    segment: Segment
+    predict: Predict
+    crf: Crf
+    evaluate: Evaluate
+
+    @model_validator(mode="after")
+    def _combinations(self) -> Self:
+        if self.cam.threshold == "tune" and self.data.splits.tune is None:
+            raise ValueError("cam.threshold is 'tune' but data.splits.tune is null: name a list")
+        if self.walk.radius > self.affinity.radius:
+            raise ValueError(
+                f"walk.radius {self.walk.radius} must not exceed affinity.radius "
+                f"{self.affinity.radius}: those pairs were never trained"
+            )
+        return self

@@ -1,0 +1,91 @@
+"""What each stage reads: the keys that Snakemake and DVC watch, and the only ones it gets.
+
+A stage receives :func:`view`, which holds its own keys and nothing else, so a stage that reads
+an undeclared key fails instead of going stale.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from wsss.config.schema import Config
+
+# Keys whose change makes a stage's result stale.
+STAGES: dict[str, tuple[str, ...]] = {
+    "manifest": ("data",),
+    "classify": ("method", "backbone", "classify", "compute"),
+    "cam": (
+        "method",
+        "backbone",
+        "classify.output_stride",
+        "classify.dropout",
+        "cam.scales",
+        "cam.flip",
+        "cam.batch",
+        "cam.stride",
+        "compute",
+    ),
+    "seeds_alpha": ("seeds.alpha_low", "seeds.alpha_high", "seeds.alpha_crf"),
+    "seeds_label": ("cam.threshold", "seeds.label_confidence", "seeds.label_crf"),
+    "affinity": ("backbone", "affinity", "compute"),
+    "walk": (
+        "backbone",
+        "affinity.output_stride",
+        "affinity.radius",
+        "affinity.widths",
+        "walk",
+        "compute",
+    ),
+    "pseudo": ("refine", "pseudo"),
+    "segment": ("road", "backbone", "segment", "compute"),
+    "predict": (
+        "road",
+        "method",
+        "backbone",
+        "classify.output_stride",
+        "classify.dropout",
+        "segment.output_stride",
+        "segment.net",
+        "segment.width",
+        "segment.dilation",
+        "segment.dropout",
+        "predict",
+        "compute",
+    ),
+    "crf": ("crf",),
+    "evaluate_cam": ("cam.threshold", "evaluate"),
+    "evaluate": ("evaluate",),
+    "compare": (),
+}
+# Keys any stage may read because they never change a result: where things are, how many
+# processes share the work.
+SHARED = ("run", "resources", "data")
+
+
+def _partial(model: BaseModel, paths: set[str]) -> BaseModel:
+    heads: dict[str, set[str]] = {}
+    for path in paths:
+        head, _, rest = path.partition(".")
+        heads.setdefault(head, set()).add(rest)
+    values: dict[str, Any] = {}
+    for head, rests in heads.items():
+        value = getattr(model, head)
+        values[head] = value if "" in rests else _partial(value, rests)
+    return type(model).model_construct(**values)
+
+
+def view(config: Config, stage: str) -> Config:
+    """Return ``config`` with the keys of ``stage`` alone; any other raises AttributeError."""
+    partial = _partial(config, {*STAGES[stage], *SHARED})
+    assert isinstance(partial, Config)
+    return partial
+
+
+def stage_params(config: Config, stage: str) -> dict[str, Any]:
+    """Return the values ``stage`` depends on, as plain nested data for a workflow tool."""
+    if not STAGES[stage]:
+        return {}
+    params: dict[str, Any] = _partial(config, set(STAGES[stage])).model_dump(warnings=False)
+    return params

@@ -1,0 +1,1 @@
+"""Multi-scale inference of CAMs and of segmentation networks."""

@@ -1,0 +1,1 @@
+"""Thin pipeline steps: read artifacts, call the library, write artifacts."""
