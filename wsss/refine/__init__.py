@@ -1,0 +1,1 @@
+"""Refinement of class activation maps: dense CRF, affinity labels and the sparse random walk."""
