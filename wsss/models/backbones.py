@@ -1,0 +1,132 @@
+"""Backbones: any timm network as a pyramid of feature maps, normalising its own input."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import wsss.torchvision_shim  # noqa: F401  (timm imports torchvision)
+from wsss.config.schema import Backbone as BackboneConfig
+from wsss.errors import UserError
+from wsss.models.dropout import replace_dropout
+from wsss.models.weights import check_keys, load_initial
+
+import timm  # isort: skip  (after the shim)
+
+
+class Backbone(nn.Module):
+    """A timm feature extractor.
+
+    Attributes:
+        channels: channels of each level, finest first.
+        reductions: stride of each level in pixels.
+        mean: (3,) the RGB value in [0, 1] that normalisation maps to zero; padding uses it.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
+    ) -> None:
+        super().__init__()
+        self.network = network
+        info: Any = network.feature_info
+        self.channels: list[int] = list(info.channels())
+        self.reductions: list[int] = list(info.reduction())
+        self.register_buffer("mean", torch.tensor(mean))
+        self.register_buffer("std", torch.tensor(std))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Map (B, 3, H, W) RGB in [0, 1] to feature maps (B, D_i, h_i, w_i), finest first."""
+        normalised = (images - self.mean[:, None, None]) / self.std[:, None, None]
+        features: list[Tensor] = self.network(normalised)
+        return features
+
+
+def build_backbone(config: BackboneConfig, output_stride: int, pretrained: bool) -> Backbone:
+    """Make a backbone of the given output stride.
+
+    Args:
+        config: name and source of the weights.
+        output_stride: stride of the last level; later stages are dilated to keep it.
+        pretrained: load the configured initial weights; False when trained weights follow.
+
+    Raises:
+        UserError: unknown name, an output stride the network cannot have, weights that do not
+            fit or would have to be downloaded without permission.
+    """
+    source = config.weights if pretrained else "random"
+    overlay: dict[str, Any] = {}
+    mean = std = None
+    if source.startswith(("package:", "file:")):
+        full = _skeleton(config.name)
+        weights = load_initial(source, _blocks_per_stage(full))
+        shapes = {name: value.shape for name, value in full.state_dict().items()}
+        check_keys(weights.state, shapes, _head(full), source)
+        overlay = {"state_dict": weights.state}
+        mean, std = weights.mean, weights.std
+    elif source == "hub" and not config.allow_download:
+        raise UserError(
+            "backbone.weights is 'hub' but backbone.allow_download is false: "
+            "allow the download or name package:NAME or file:PATH"
+        )
+    try:
+        network = timm.create_model(
+            config.name,
+            pretrained=source != "random",
+            features_only=True,
+            output_stride=output_stride,
+            pretrained_cfg_overlay=overlay or None,
+        )
+    except (NotImplementedError, TypeError, AssertionError, KeyError) as error:
+        raise UserError(
+            f"backbone {config.name!r} cannot give features at output stride {output_stride}: "
+            f"{error or type(error).__name__}"
+        ) from error
+    except RuntimeError as error:
+        if "Unknown model" in str(error):
+            raise UserError(
+                f"backbone.name {config.name!r} is not in timm: see timm.list_models()"
+            ) from error
+        raise
+    if source == "random":
+        mean, std = _normalisation(config)
+    replace_dropout(network)
+    default = timm.get_pretrained_cfg(config.name)
+    return Backbone(network, tuple(mean or default.mean), tuple(std or default.std))
+
+
+def _normalisation(
+    config: BackboneConfig,
+) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
+    """What the configured weights expect, without loading them."""
+    if config.weights.startswith("package:") and "lite" in config.weights:
+        return (127 / 255,) * 3, (128 / 255,) * 3
+    return None, None
+
+
+def _skeleton(name: str) -> nn.Module:
+    """The whole classification network without memory, to check names and shapes against."""
+    try:
+        with torch.device("meta"):
+            network: nn.Module = timm.create_model(name)
+    except RuntimeError as error:
+        raise UserError(
+            f"backbone.name {name!r} is not in timm: see timm.list_models()"
+        ) from error
+    return network
+
+
+def _blocks_per_stage(network: nn.Module) -> list[int] | None:
+    blocks: Any = getattr(network, "blocks", None)
+    if isinstance(blocks, nn.Sequential) and all(isinstance(s, nn.Sequential) for s in blocks):
+        return [len(stage) for stage in blocks]
+    return None
+
+
+def _head(network: nn.Module) -> str:
+    config: Any = network.pretrained_cfg
+    return f"{config.get('classifier', 'classifier')}."

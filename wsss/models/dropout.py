@@ -1,0 +1,84 @@
+"""Dropout whose mask is a function of (sample key, layer), not of a global generator.
+
+A resumed, sharded or multi-process run then draws the masks that an undisturbed one draws.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+_MASK = 0xFFFFFFFF
+
+
+def _mix(value: Tensor) -> Tensor:
+    """Scramble the low 32 bits of int64 values (the finaliser of MurmurHash3)."""
+    value = value & _MASK
+    value = (value ^ (value >> 16)) * 0x85EBCA6B & _MASK
+    value = (value ^ (value >> 13)) * 0xC2B2AE35 & _MASK
+    return value ^ (value >> 16)
+
+
+def keyed_uniform(keys: Tensor, layer: int, count: int) -> Tensor:
+    """Return (B, count) uniform float32 numbers in [0, 1) determined by ``keys`` and ``layer``.
+
+    Args:
+        keys: (B,) int64, one a sample.
+        layer: which random layer asks.
+        count: numbers a sample.
+    """
+    counter = torch.arange(count, device=keys.device, dtype=torch.int64)
+    seed = _mix(_mix(keys) + _mix(keys >> 32) * 31 + layer * 0x9E3779B1)
+    bits = _mix(seed[:, None] + _mix(counter)[None] * 0x2545F491)
+    # 24 bits are exact in float32.
+    return (bits >> 8).float() * (1.0 / (1 << 24))
+
+
+class KeyedDropout(nn.Module):
+    """Dropout of single values or, with ``channels``, of whole channels.
+
+    Before a training forward the caller sets the batch's keys with :func:`set_keys`.
+    """
+
+    keys: Tensor | None
+
+    def __init__(self, rate: float, channels: bool = False) -> None:
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"dropout rate {rate} is outside [0, 1)")
+        self.rate = rate
+        self.channels = channels
+        self.layer = 0
+        self.keys = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop and rescale (B, ...); identity in eval mode."""
+        if not self.training or self.rate == 0:
+            return x
+        if self.keys is None or len(self.keys) != len(x):
+            raise RuntimeError("KeyedDropout needs one key a sample: call set_keys before forward")
+        shape = x.shape[:2] if self.channels else x.shape
+        count = int(torch.Size(shape[1:]).numel())
+        uniform = keyed_uniform(self.keys, self.layer, count).view(shape)
+        keep = (uniform >= self.rate).to(x.dtype) / (1 - self.rate)
+        return x * keep.view(*shape, *(1,) * (x.dim() - len(shape)))
+
+    def extra_repr(self) -> str:
+        """Show the rate and the kind."""
+        return f"rate={self.rate}, channels={self.channels}"
+
+
+def replace_dropout(module: nn.Module) -> None:
+    """Swap every ``nn.Dropout`` and ``nn.Dropout2d`` inside ``module`` for a keyed one."""
+    for name, child in list(module.named_children()):
+        if isinstance(child, nn.Dropout | nn.Dropout2d):
+            setattr(module, name, KeyedDropout(child.p, isinstance(child, nn.Dropout2d)))
+        else:
+            replace_dropout(child)
+
+
+def set_keys(module: nn.Module, keys: Tensor) -> None:
+    """Give every keyed layer the batch's (B,) keys and its own layer number."""
+    layers = (m for m in module.modules() if isinstance(m, KeyedDropout))
+    for number, layer in enumerate(layers):
+        layer.keys, layer.layer = keys, number

@@ -1,0 +1,43 @@
+"""Segmentation networks on any backbone: DeepLab-LargeFOV."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from wsss.models.backbones import Backbone
+from wsss.models.dropout import KeyedDropout
+
+
+class LargeFov(nn.Module):
+    """DeepLab-LargeFOV: one wide dilated convolution on the last features.
+
+    Source: Chen et al., "Semantic Image Segmentation with Deep Convolutional Nets and Fully
+    Connected CRFs", ICLR 2015, section 3.1 (fc6 as 3x3 with dilation 12, 1024 channels).
+
+    Args:
+        backbone: its last level feeds the head.
+        num_classes: background included.
+        width: channels of both hidden layers.
+        dilation: of the 3x3 convolution, in cells of the output stride.
+        dropout: after each hidden layer.
+    """
+
+    def __init__(
+        self, backbone: Backbone, num_classes: int, width: int, dilation: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = nn.Sequential(
+            nn.Conv2d(backbone.channels[-1], width, 3, padding=dilation, dilation=dilation),
+            nn.ReLU(),
+            KeyedDropout(dropout),
+            nn.Conv2d(width, width, 1),
+            nn.ReLU(),
+            KeyedDropout(dropout),
+            nn.Conv2d(width, num_classes, 1),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map (B, 3, H, W) RGB in [0, 1] to logits (B, classes, h, w) at the output stride."""
+        logits: Tensor = self.head(self.backbone(images)[-1])
+        return logits
