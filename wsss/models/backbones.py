@@ -52,7 +52,8 @@ def build_backbone(config: BackboneConfig, output_stride: int, pretrained: bool)
     Args:
         config: name and source of the weights.
         output_stride: stride of the last level; later stages are dilated to keep it.
-        pretrained: load the configured initial weights; False when trained weights follow.
+        pretrained: load the configured initial weights; False when trained weights follow (they
+            hold the normalisation too).
 
     Raises:
         UserError: unknown name, an output stride the network cannot have, weights that do not
@@ -92,20 +93,9 @@ def build_backbone(config: BackboneConfig, output_stride: int, pretrained: bool)
                 f"backbone.name {config.name!r} is not in timm: see timm.list_models()"
             ) from error
         raise
-    if source == "random":
-        mean, std = _normalisation(config)
     replace_dropout(network)
     default = timm.get_pretrained_cfg(config.name)
     return Backbone(network, tuple(mean or default.mean), tuple(std or default.std))
-
-
-def _normalisation(
-    config: BackboneConfig,
-) -> tuple[tuple[float, ...] | None, tuple[float, ...] | None]:
-    """What the configured weights expect, without loading them."""
-    if config.weights.startswith("package:") and "lite" in config.weights:
-        return (127 / 255,) * 3, (128 / 255,) * 3
-    return None, None
 
 
 def _skeleton(name: str) -> nn.Module:

@@ -1,0 +1,150 @@
+"""Training samples: what a network sees of an image in one epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from wsss.config.schema import Training
+from wsss.data.manifest import Item, Manifest
+from wsss.data.transforms import IGNORE, apply_crop, colour_jitter, draw_crop, draw_jitter
+from wsss.data.transforms import valid_pixels as valid_pixels_of
+from wsss.randomness import permutation, sample_key
+
+Sample = dict[str, Any]
+Batch = dict[str, Any]
+ReadMasks = Callable[[Item], Sequence[np.ndarray]]
+Place = tuple[int, int]  # epoch, index
+
+
+class CropDataset(Dataset[Sample]):
+    """Random crops of images with their labels and any number of masks.
+
+    Indexed by (epoch, index). A sample holds ``image`` (3, S, S) uint8, ``label`` (C,) float32,
+    ``masks`` (M, S, S) uint8 with 255 outside the image, ``box`` (4,), ``jitter`` (4,), ``key``
+    and ``id``; it is a function of (seed, epoch, image id) alone.
+
+    Args:
+        read_masks: returns an image's masks (H, W) uint8; None where training is weak.
+        fill: RGB of the padding.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        items: Sequence[Item],
+        config: Training,
+        seed: int,
+        fill: Sequence[int],
+        read_masks: ReadMasks | None = None,
+    ) -> None:
+        self.manifest = manifest
+        self.items = list(items)
+        self.config = config
+        self.seed = seed
+        self.fill = tuple(fill)
+        self.read_masks = read_masks
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, place: Place) -> Sample:
+        epoch, index = place
+        item = self.items[index]
+        key = sample_key(self.seed, epoch, item.id)
+        rng = np.random.default_rng(key)
+        image = self.manifest.read_image(item)
+        crop = draw_crop(rng, image.shape[:2], self.config)
+        pixels = apply_crop(image, crop, self.fill, Image.Resampling.BICUBIC)
+        sample: Sample = {
+            "image": torch.from_numpy(pixels).permute(2, 0, 1),
+            "label": torch.from_numpy(self.manifest.label(item)),
+            "box": torch.tensor(crop.box),
+            "jitter": torch.from_numpy(draw_jitter(rng, self.config.jitter)),
+            "key": key,
+            "id": item.id,
+        }
+        if self.read_masks is not None:
+            masks = [
+                apply_crop(mask, crop, (IGNORE,), Image.Resampling.NEAREST)
+                for mask in self.read_masks(item)
+            ]
+            sample["masks"] = torch.from_numpy(np.stack(masks))
+        return sample
+
+
+class EpochBatches(Sampler[list[Place]]):
+    """All batches of a training run, in order, each a list of (epoch, index).
+
+    Args:
+        orders: maps an epoch to the batches of indices it consists of.
+        epochs: number of epochs.
+        start: how many batches an earlier, interrupted run has finished.
+    """
+
+    def __init__(
+        self, orders: Callable[[int], list[list[int]]], epochs: int, start: int = 0
+    ) -> None:
+        self.orders = orders
+        self.epochs = epochs
+        self.start = start
+        self.per_epoch = len(orders(0))
+
+    def __len__(self) -> int:
+        return self.per_epoch * self.epochs - self.start
+
+    def __iter__(self) -> Iterator[list[Place]]:
+        for step in range(self.start, self.per_epoch * self.epochs):
+            epoch, number = divmod(step, self.per_epoch)
+            if number == 0 or step == self.start:
+                batches = self.orders(epoch)
+            yield [(epoch, index) for index in batches[number]]
+
+
+def shuffled_batches(count: int, batch: int, seed: int) -> Callable[[int], list[list[int]]]:
+    """Return epoch -> batches of shuffled indices; a last, smaller batch is dropped.
+
+    With fewer images than ``batch`` an epoch is one smaller batch.
+    """
+
+    def orders(epoch: int) -> list[list[int]]:
+        order = permutation(seed, epoch, count).tolist()
+        full = max(1, count // batch)
+        return [order[i * batch : (i + 1) * batch] for i in range(full)]
+
+    return orders
+
+
+def collate(samples: list[Sample]) -> Batch:
+    """Stack tensors, list ids, make keys (B,) int64."""
+    batch: Batch = {}
+    for name in samples[0]:
+        values = [sample[name] for sample in samples]
+        if isinstance(values[0], Tensor):
+            batch[name] = torch.stack(values)
+        elif name == "key":
+            batch[name] = torch.tensor(values, dtype=torch.int64)
+        else:
+            batch[name] = values
+    return batch
+
+
+def finish_images(batch: Batch, mean: Tensor) -> Batch:
+    """On the device: to [0, 1], colour jitter, padding back to the mean; sets ``valid``.
+
+    ``image`` becomes (B, 3, S, S) float32, ``valid`` is (B, 1, S, S) bool.
+    """
+    images = batch["image"].float() / 255
+    valid = valid_pixels_of(batch["box"], images.shape[-1])
+    jittered = colour_jitter(images, batch["jitter"])
+    return {
+        **batch,
+        "image": torch.where(valid, jittered, mean[:, None, None].to(images.dtype)),
+        "valid": valid,
+    }

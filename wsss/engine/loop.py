@@ -1,0 +1,235 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from wsss.artifacts import remove_tree
+from wsss.config.schema import Compute, Training
+from wsss.data.training import Batch, CropDataset, EpochBatches, collate, finish_images
+from wsss.engine.device import autocast, pick_device, place
+from wsss.engine.optim import build_optimizer, lr_factor, set_lr
+from wsss.engine.state import load_state, save_state
+from wsss.engine.task import Losses, Progress, Task
+from wsss.errors import UserError
+from wsss.models.dropout import set_keys
+
+log = logging.getLogger(__name__)
+
+LOG_EVERY = 10
+
+
+@dataclass
+class Fit:
+    """How to train one network.
+
+    Attributes:
+        state: folder of the resumable state; its name holds the hash of configuration, code and
+            data, so that another key starts afresh.
+        checkpoint_seconds: time between two saves of the state.
+    """
+
+    training: Training
+    compute: Compute
+    seed: int
+    workers: int
+    state: Path
+    checkpoint_seconds: float
+    stop_after: int | None = None
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    images_per_second: float = 0.0
+
+
+class NonFiniteLossError(UserError):
+    """A loss became NaN or infinite; says at which step and on which images."""
+
+
+class _Curve:
+    """Collects losses on the device and moves them to the host only every few steps.
+
+    Reading a loss each step would make the host wait for the device.
+    """
+
+    def __init__(self) -> None:
+        self.pending: list[tuple[int, list[str], dict[str, Tensor]]] = []
+
+    def add(self, step: int, ids: list[str], terms: dict[str, Tensor]) -> None:
+        self.pending.append((step, ids, {name: value.detach() for name, value in terms.items()}))
+
+    def flush(self) -> dict[str, float]:
+        """Return the mean of each term since the last flush, or stop at the first bad loss."""
+        sums: dict[str, list[float]] = defaultdict(list)
+        for step, ids, terms in self.pending:
+            for name, value in terms.items():
+                number = float(value)
+                if not torch.isfinite(torch.tensor(number)):
+                    raise NonFiniteLossError(
+                        f"loss term {name!r} is {number} at step {step}, images "
+                        f"{', '.join(ids)}: lower the learning rate, set clip, or look at them"
+                    )
+                sums[name].append(number)
+        self.pending.clear()
+        return {name: sum(values) / len(values) for name, values in sums.items()}
+
+
+def fit(
+    task: Task, dataset: CropDataset, orders: Callable[[int], list[list[int]]], how: Fit
+) -> nn.Module:
+    """Train ``task`` and return the network to keep: its EMA where one is configured.
+
+    Continues from ``how.state`` when an earlier run with the same key was interrupted, to the
+    same result. ``how.rows`` holds the curves afterwards.
+
+    Raises:
+        NonFiniteLossError: with the step and the ids of the batch.
+        UserError: gradient accumulation with a loss that couples the batch.
+    """
+    config = how.training
+    if task.couples_batch and config.micro_batch not in (None, config.batch):
+        raise UserError(
+            f"micro_batch is {config.micro_batch} of batch {config.batch}, but this loss compares "
+            "images of the whole batch: set micro_batch to null"
+        )
+    device = pick_device(how.compute)
+    place(task, how.compute, device)
+    task.freeze_bn = config.freeze_bn
+    optimizer = build_optimizer(task, config)
+    modules: dict[str, nn.Module] = {"task": task}
+    ema = None
+    if config.ema is not None:
+        ema = AveragedModel(
+            task, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True
+        )
+        modules["ema"] = ema
+    path = how.state / "state.safetensors"
+    start = 0
+    if path.exists():
+        meta = load_state(path, modules, optimizer)
+        start, how.rows = meta["step"], meta["rows"]
+        log.info("continuing at step %d", start)
+    _run(task, dataset, EpochBatches(orders, config.epochs, start), how, device, optimizer, modules)
+    kept = ema.module if ema is not None else task
+    return kept.eval()
+
+
+def _run(
+    task: Task,
+    dataset: CropDataset,
+    batches: EpochBatches,
+    how: Fit,
+    device: torch.device,
+    optimizer: torch.optim.Optimizer,
+    modules: dict[str, nn.Module],
+) -> None:
+    config = how.training
+    total = batches.per_epoch * config.epochs
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=how.workers,
+        collate_fn=collate,
+        pin_memory=device.type == "cuda",
+    )
+    curve, saved, began, seen = _Curve(), time.monotonic(), time.monotonic(), 0
+    task.train()
+    steps = tqdm(loader, total=total, initial=batches.start, desc="train", disable=None)
+    for step, batch in enumerate(steps, batches.start):
+        progress = Progress(step, total, step // batches.per_epoch)
+        set_lr(optimizer, lr_factor(progress.fraction, config))
+        terms: dict[str, Tensor] = {}
+        for phase in range(task.phases(progress)):
+            terms |= _step(task, batch, progress, phase, how, device, optimizer)
+        task.after_step(progress)
+        if "ema" in modules:
+            ema = modules["ema"]
+            assert isinstance(ema, AveragedModel)
+            ema.update_parameters(task)
+        curve.add(step, batch["id"], terms)
+        seen += len(batch["id"])
+        done = step + 1
+        if done % LOG_EVERY == 0 or done == total:
+            means = curve.flush()
+            lr = optimizer.param_groups[0]["lr"]
+            how.rows.append({"step": done, "epoch": progress.epoch, "lr": lr, **means})
+            log.info("step %d/%d %s", done, total, _describe(means))
+            steps.set_postfix_str(_describe(means))
+            if time.monotonic() - saved > how.checkpoint_seconds and done < total:
+                save_state(
+                    how.state / "state.safetensors",
+                    modules,
+                    optimizer,
+                    {"step": done, "rows": how.rows},
+                )
+                saved = time.monotonic()
+    how.images_per_second = seen / max(time.monotonic() - began, 1e-9)
+
+
+def _step(
+    task: Task,
+    batch: Batch,
+    progress: Progress,
+    phase: int,
+    how: Fit,
+    device: torch.device,
+    optimizer: torch.optim.Optimizer,
+) -> dict[str, Tensor]:
+    """One optimiser step, accumulated over micro-batches weighted as one global mean."""
+    parts = split_batch(batch, how.training.micro_batch or len(batch["id"]))
+    weights = [task.weight(part) for part in parts]
+    scale = 1.0 / max(sum(weights), 1e-12)
+    optimizer.zero_grad(set_to_none=True)
+    terms: dict[str, Tensor] = {}
+    for part, weight in zip(parts, weights, strict=True):
+        moved = finish_images(to_device(part, device, how.compute), task.backbone.mean)
+        set_keys(task, moved["key"])
+        with autocast(how.compute, device):
+            losses: Losses = task.losses(moved, progress, phase)
+        share = weight * scale
+        (losses.total * share).backward()  # type: ignore[no-untyped-call]
+        for name, value in {**losses.terms, "loss": losses.total}.items():
+            terms[name] = terms.get(name, torch.zeros((), device=device)) + value.detach() * share
+    if how.training.clip is not None:
+        nn.utils.clip_grad_norm_(task.parameters(), how.training.clip)
+    optimizer.step()
+    return terms
+
+
+def split_batch(batch: Batch, size: int) -> list[Batch]:
+    """Cut a batch into micro-batches of at most ``size`` images."""
+    count = len(batch["id"])
+    return [
+        {name: value[i : i + size] for name, value in batch.items()} for i in range(0, count, size)
+    ]
+
+
+def to_device(batch: Batch, device: torch.device, compute: Compute) -> Batch:
+    """Move the tensors of a batch; images in the configured memory format."""
+    moved: Batch = {}
+    for name, value in batch.items():
+        if isinstance(value, Tensor):
+            value = value.to(device, non_blocking=True)
+            if value.dim() == 4 and name == "image" and compute.channels_last:
+                value = value.contiguous(memory_format=torch.channels_last)
+        moved[name] = value
+    return moved
+
+
+def clear_state(state: Path) -> None:
+    """Forget the resumable state once the result is safe on disk."""
+    remove_tree(state)
+
+
+def _describe(means: dict[str, float]) -> str:
+    return " ".join(f"{name}={value:.4f}" for name, value in sorted(means.items()))

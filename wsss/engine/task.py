@@ -1,0 +1,80 @@
+"""What the training loop needs to know of a network and its objective."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from wsss.data.training import Batch
+from wsss.models.backbones import Backbone
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training is; schedules are functions of ``fraction``."""
+
+    step: int
+    total: int
+    epoch: int
+
+    @property
+    def fraction(self) -> float:
+        """Finished share of training in [0, 1)."""
+        return self.step / self.total
+
+
+class Losses(NamedTuple):
+    """A scalar to minimise and its named terms (scalars, for the curves)."""
+
+    total: Tensor
+    terms: dict[str, Tensor]
+
+
+class Task(nn.Module):
+    """A network with its objective.
+
+    Everything that must survive an interruption (EMA copies, memories, prototypes) lives in
+    parameters and buffers, so that a checkpoint covers it.
+
+    Attributes:
+        couples_batch: the loss of one image depends on the others, so that a batch cannot be
+            split into micro-batches.
+        freeze_bn: keep batch normalisation in eval mode while training.
+    """
+
+    couples_batch = False
+    freeze_bn = False
+    backbone: Backbone
+
+    def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:
+        """Return the objective on one (micro-)batch."""
+        raise NotImplementedError  # pragma: no cover
+
+    def phases(self, progress: Progress) -> int:  # noqa: ARG002
+        """Number of optimiser steps on each batch."""
+        return 1
+
+    def weight(self, batch: Batch) -> float:
+        """Share of a micro-batch in the global batch's mean loss, before normalisation."""
+        return float(len(batch["id"]))
+
+    def heads(self) -> Iterator[nn.Parameter]:
+        """Parameters that start at random and learn at ``head_lr`` times the rate."""
+        inherited = {id(p) for p in self.backbone.parameters()}
+        return (p for p in self.parameters() if id(p) not in inherited)
+
+    def after_step(self, progress: Progress) -> None:  # noqa: B027
+        """Update EMA copies and memories after an optimiser step."""
+
+    def train(self, mode: bool = True) -> Task:
+        """Set the mode, keeping frozen normalisation in eval mode."""
+        super().train(mode)
+        if mode and self.freeze_bn:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
