@@ -1,0 +1,64 @@
+"""Images in windows, batched by size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from wsss.data.manifest import Item, Manifest
+from wsss.inference.scales import WINDOW
+
+
+class ImageDataset(Dataset[np.ndarray]):
+    """Whole images (H, W, 3) uint8."""
+
+    def __init__(self, manifest: Manifest, items: Sequence[Item]) -> None:
+        self.manifest = manifest
+        self.items = list(items)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.manifest.read_image(self.items[index])
+
+
+def windows(
+    manifest: Manifest, items: Sequence[Item], workers: int, title: str
+) -> Iterator[tuple[list[Item], list[np.ndarray]]]:
+    """Yield consecutive windows of items with their images, read ahead by ``workers``."""
+    loader: DataLoader[Any] = DataLoader(
+        ImageDataset(manifest, items), batch_size=None, num_workers=workers, collate_fn=_as_is
+    )
+    held: list[Item] = []
+    images: list[np.ndarray] = []
+    for item, image in zip(items, tqdm(loader, desc=title, disable=None), strict=True):
+        held.append(item)
+        images.append(image)
+        if len(held) == WINDOW:
+            yield held, images
+            held, images = [], []
+    if held:
+        yield held, images
+
+
+def _as_is(image: np.ndarray) -> np.ndarray:
+    return image
+
+
+def batches_by_size(images: Sequence[np.ndarray], batch: int) -> Iterator[tuple[list[int], Tensor]]:
+    """Group a window: yield (indices, (B, 3, H, W) float32 in [0, 1]) of one size each."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, image in enumerate(images):
+        groups.setdefault(image.shape[:2], []).append(index)
+    for members in groups.values():
+        for start in range(0, len(members), batch):
+            indices = members[start : start + batch]
+            stacked = np.stack([images[i] for i in indices])
+            yield indices, torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255

@@ -1,0 +1,68 @@
+"""Multi-scale, flipped inference on batches of equally sized images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Images are batched by size inside windows of this many. Shards are cut at multiples of it, so
+# that every image meets the same batch, and its result the same bytes, however many shards run.
+WINDOW = 64
+
+
+def aligned(length: int, scale: float, multiple: int) -> int:
+    """Return a scaled length rounded to a multiple of the output stride.
+
+    Feature cells then tile the image exactly, and their maps need no shift when upsampled.
+    """
+    return max(1, round(length * scale / multiple)) * multiple
+
+
+def grid_of(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    """Return the (h, w) of a map at ``stride`` of an image of ``size`` (H, W), rounded up."""
+    return -(-size[0] // stride), -(-size[1] // stride)
+
+
+def multi_scale(
+    network: Callable[[Tensor], Tensor],
+    images: Tensor,
+    scales: Sequence[float],
+    flip: bool,
+    grid: tuple[int, int],
+    multiple: int,
+) -> Iterator[Tensor]:
+    """Yield the maps of each pass, resized to ``grid`` and flipped back.
+
+    Args:
+        network: (B, 3, H, W) -> (B, K, h, w).
+        images: (B, 3, H, W) in [0, 1], all of one size.
+        scales: factors on the image size.
+        flip: also run the mirrored images; the pass follows its unflipped twin.
+        grid: (h, w) of the result.
+        multiple: output stride that scaled sizes are rounded to.
+
+    Yields:
+        (B, K, h, w) float32, one a pass.
+    """
+    height, width = images.shape[2:]
+    for scale in scales:
+        size = (aligned(height, scale, multiple), aligned(width, scale, multiple))
+        scaled = F.interpolate(
+            images, size, mode="bilinear", align_corners=False, antialias=scale < 1
+        )
+        batch = torch.cat([scaled, scaled.flip(3)]) if flip else scaled
+        maps = network(batch).float()
+        passes = maps.chunk(2) if flip else (maps,)
+        for mirrored, part in enumerate(passes):
+            unflipped = part.flip(3) if mirrored else part
+            yield F.interpolate(unflipped, grid, mode="bilinear", align_corners=False)
+
+
+def shard_bounds(count: int, shard: int, shards: int, window: int = WINDOW) -> tuple[int, int]:
+    """Return the [start, stop) of one shard: whole windows, contiguous, together everything."""
+    windows = -(-count // window)
+    start, stop = windows * shard // shards, windows * (shard + 1) // shards
+    return min(count, start * window), min(count, stop * window)

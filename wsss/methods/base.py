@@ -1,0 +1,89 @@
+"""The seam: what a paper's module answers and what it inherits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from wsss.config.schema import Training
+from wsss.data.training import shuffled_batches
+from wsss.engine.task import Task
+from wsss.models.backbones import Backbone
+
+
+class MethodParams(BaseModel):
+    """Parameters of a method; unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """What a method is and where it comes from.
+
+    Attributes:
+        paper: citation.
+        status: ``faithful`` to released code or equations, a ``reconstruction`` from less, or
+            the ``reference`` that methods are compared with.
+        roads: the pipelines it can take: ``two-stage`` trains a segmentation network on its
+            pseudo masks, ``single-stage`` predicts by itself.
+        expected: published numbers with their source, or empty where unknown.
+        deviations: how this implementation differs from the paper or its code.
+    """
+
+    title: str
+    paper: str
+    status: Literal["faithful", "reconstruction", "reference"]
+    roads: tuple[Literal["two-stage", "single-stage"], ...]
+    expected: dict[str, str] = field(default_factory=dict)
+    deviations: tuple[str, ...] = ()
+
+
+class Output(NamedTuple):
+    """What a forward pass without labels gives.
+
+    ``logits`` (B, C); ``cam`` (B, C, h, w), raw, before ReLU; ``features`` (B, D, h, w).
+    """
+
+    logits: Tensor
+    cam: Tensor
+    features: Tensor
+
+
+class Method(Task):
+    """A classification network with its contrastive objective.
+
+    Subclasses implement :meth:`forward` and :meth:`losses` and may override the rest. The loop,
+    mixed precision, CAM inference, refinement, segmentation and evaluation are shared, so that a
+    comparison of methods compares objectives.
+    """
+
+    info: ClassVar[MethodInfo]
+    Params: ClassVar[type[MethodParams]] = MethodParams
+
+    def __init__(
+        self, backbone: Backbone, num_classes: int, params: MethodParams, dropout: float
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.num_classes = num_classes
+        self.params = params
+        self.dropout = dropout
+
+    def forward(self, images: Tensor) -> Output:
+        """Map (B, 3, H, W) RGB in [0, 1] to logits, raw CAMs and features."""
+        raise NotImplementedError  # pragma: no cover
+
+    def seed_maps(self, images: Tensor) -> Tensor:
+        """Return the (B, C, h, w) non-negative maps that CAM inference averages over scales."""
+        return self(images).cam.relu()
+
+    def batches(
+        self, labels: Tensor, training: Training, seed: int
+    ) -> Callable[[int], list[list[int]]]:
+        """Return epoch -> batches of image indices; ``labels`` is (N, C)."""
+        return shuffled_batches(len(labels), training.batch, seed)

@@ -1,0 +1,55 @@
+"""Where every artifact lives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Artifacts of one data set, variant and seed under ``results``."""
+
+    results: Path
+    dataset: str
+    variant: str = ""
+    seed: int = 0
+
+    @property
+    def root(self) -> Path:
+        """Folder of the data set."""
+        return self.results / self.dataset
+
+    @property
+    def data(self) -> Path:
+        """Folder of the manifest."""
+        return self.root / "data"
+
+    @property
+    def run(self) -> Path:
+        """Folder of this variant and seed."""
+        return self.root / self.variant / f"seed{self.seed}"
+
+    def weights(self, stage: str) -> Path:
+        """Trained weights of a stage."""
+        return self.run / stage / "weights.safetensors"
+
+    def store(self, stage: str, name: str) -> Path:
+        """Array or mask store of a stage."""
+        return self.run / stage / f"{name}.zip"
+
+    def shard(self, stage: str, name: str, shard: int, shards: int) -> Path:
+        """One part of a store."""
+        return self.run / stage / "shards" / f"{name}.{shard}of{shards}.zip"
+
+    def metrics(self, name: str) -> Path:
+        """Metrics of one evaluation, without suffix."""
+        return self.run / "metrics" / name
+
+    def log(self, name: str) -> Path:
+        """Log file of one job."""
+        return (self.run if self.variant else self.root) / "logs" / f"{name}.log"
+
+    def state(self, stage: str, key: str) -> Path:
+        """Resumable state, at a place that no workflow rule declares as its output."""
+        return self.run / ".state" / f"{stage}-{key}"

@@ -1,0 +1,60 @@
+"""What a job cost: ``*.run.json`` beside its artifact, never hashed, never an input."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from wsss.artifacts import save_json
+
+_PACKAGES = ("numpy", "torch", "timm", "pydensecrf2", "snakemake")
+
+
+def git_revision() -> str | None:
+    """Return the commit of the working tree, with ``+`` if it has uncommitted changes."""
+    try:
+        run = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return run.stdout.strip()
+
+
+def peak_memory_mb() -> float:
+    """Return the largest resident size of this process or of one child, in MB."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    peak = max(resource.getrusage(kind).ru_maxrss for kind in kinds)
+    # Linux counts in KiB, macOS in bytes.
+    return peak / (1024**2 if sys.platform == "darwin" else 1024)
+
+
+@contextmanager
+def record(artifact: Path, stage: str, **facts: Any) -> Iterator[dict[str, Any]]:
+    """Time a job and write its record when it succeeds; the job may add facts."""
+    began = time.monotonic()
+    facts = {"stage": stage, **facts}
+    yield facts
+    facts |= {
+        "seconds": round(time.monotonic() - began, 2),
+        "peak_rss_mb": round(peak_memory_mb(), 1),
+        "git": git_revision(),
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "command": " ".join(sys.argv[1:]),
+        "versions": {name: version(name) for name in _PACKAGES},
+    }
+    save_json(artifact.with_name(artifact.name.partition(".")[0] + ".run.json"), facts)
