@@ -59,6 +59,17 @@ STAGES: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluate",),
     "compare": (),
 }
+# The module in wsss/stages that runs each stage.
+MODULES: dict[str, str] = {
+    "seeds_alpha": "seeds",
+    "seeds_label": "seeds",
+    "evaluate_cam": "evaluate",
+    **{
+        stage: stage
+        for stage in STAGES
+        if stage not in ("seeds_alpha", "seeds_label", "evaluate_cam")
+    },
+}
 # Keys any stage may read because they never change a result: where things are, how many
 # processes share the work.
 SHARED = ("run", "resources", "data")

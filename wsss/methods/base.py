@@ -82,6 +82,10 @@ class Method(Task):
         """Return the (B, C, h, w) non-negative maps that CAM inference averages over scales."""
         return self(images).cam.relu()
 
+    def segment(self, images: Tensor) -> Tensor:
+        """Return (B, C + 1, h, w) segmentation logits, for the single-stage road only."""
+        raise NotImplementedError(f"{self.info.title} predicts no masks by itself")
+
     def batches(
         self, labels: Tensor, training: Training, seed: int
     ) -> Callable[[int], list[list[int]]]:

@@ -1,0 +1,87 @@
+"""Which of our own source files a stage consists of, and their hash.
+
+Found by reading imports, without running anything: a stage's module, what it imports from this
+package (inside functions too), and so on. Snakemake gets the hash as a parameter of the rule, so
+that a code edit reruns exactly the stages that contain it.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+PACKAGE = "wsss"
+_SOURCE = Path(__file__).parent
+# The resolver only produces values, and those are parameters of each rule already; the command
+# line and the records of what a job cost cannot change a result.
+_NEUTRAL = ("wsss.config", "wsss.cli", "wsss.runrecord", "wsss.paths", "wsss.provenance")
+
+
+def _file(module: str) -> Path | None:
+    base = _SOURCE.joinpath(*module.split(".")[1:])
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+@cache
+def _imports(module: str) -> frozenset[str]:
+    """Return the modules of this package that ``module`` names in import statements."""
+    path = _file(module)
+    assert path is not None
+    found = set()
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        found.update(n for n in names if n.split(".")[0] == PACKAGE and _file(n))
+    return frozenset(found)
+
+
+def _neutral(module: str) -> bool:
+    return any(module == n or module.startswith(f"{n}.") for n in _NEUTRAL)
+
+
+def closure(*modules: str) -> list[str]:
+    """Return the modules that ``modules`` reach by imports, themselves and packages included."""
+    seen: set[str] = set()
+    queue = list(modules)
+    while queue:
+        module = queue.pop()
+        if module in seen or _neutral(module):
+            continue
+        if _file(module) is None:
+            raise ValueError(f"{module} is not a module of this package")
+        seen.add(module)
+        queue.extend(_imports(module))
+        parent = module.rpartition(".")[0]
+        if parent:
+            queue.append(parent)
+    return sorted(seen)
+
+
+def stage_modules(stage: str, method: str) -> list[str]:
+    """Return the source closure of a stage, its method's module included where it trains one."""
+    from wsss.config.slices import MODULES, STAGES
+
+    modules = [f"wsss.stages.{MODULES[stage]}"]
+    if "method" in STAGES[stage]:
+        modules.append(f"wsss.methods.{method}")
+    return closure(*modules)
+
+
+def code_hash(stage: str, method: str) -> str:
+    """Return the hash of a stage's own source."""
+    digest = hashlib.blake2b(digest_size=8)
+    for module in stage_modules(stage, method):
+        path = _file(module)
+        assert path is not None
+        digest.update(f"{module}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,46 @@
+"""Stage: multi-scale CAMs of the training images, present classes only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from wsss.artifacts import ArrayStoreWriter
+from wsss.context import Context
+from wsss.engine.device import autocast, pick_device, place
+from wsss.inference.cam import multi_scale_cam
+from wsss.inference.images import batches_by_size, windows
+from wsss.inference.scales import grid_of, shard_bounds
+from wsss.stages.networks import build_method, load_trained
+
+
+@torch.inference_mode()
+def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
+    """Write the CAMs of one shard; which classes are present comes from the tags."""
+    config, manifest = context.config, context.manifest
+    method = build_method(config, manifest.num_classes, False)
+    load_trained(method, context.paths.weights("classify"))
+    device = pick_device(config.compute)
+    place(method, config.compute, device)
+    items = manifest.role("train")
+    start, stop = shard_bounds(len(items), shard, shards)
+    with context.recording(out), ArrayStoreWriter(out) as store:
+        for held, images in windows(manifest, items[start:stop], config.resources.workers, "cam"):
+            results = {}
+            for indices, batch in batches_by_size(images, config.cam.batch):
+                size = (batch.shape[2], batch.shape[3])
+                with autocast(config.compute, device):
+                    cams = multi_scale_cam(
+                        method.seed_maps,
+                        batch.to(device),
+                        config.cam.scales,
+                        config.cam.flip,
+                        grid_of(size, config.cam.stride),
+                        config.classify.output_stride,
+                    )
+                for index, cam in zip(indices, cams.cpu(), strict=True):
+                    present = manifest.present(held[index])
+                    results[index] = (cam[present].half().numpy(), present, size)
+            for index, item in enumerate(held):
+                store.add(item.id, *results[index])

@@ -1,0 +1,37 @@
+"""Stage: train the classification network on image labels."""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import torch
+
+from wsss.context import Context
+from wsss.data.manifest import Item
+from wsss.data.training import CropDataset
+from wsss.errors import UserError
+from wsss.stages.networks import build_method
+from wsss.stages.training import padding, train
+
+log = logging.getLogger(__name__)
+
+
+def labelled(items: list[Item]) -> list[Item]:
+    """Drop images without a label: they carry no class and cannot teach one."""
+    kept = [item for item in items if item.labels]
+    if not kept:
+        raise UserError("no image of the train role has a label: see `wsss data check`")
+    if len(kept) < len(items):
+        log.warning("%d of %d images have no label and are left out", len(items) - len(kept), len(items))
+    return kept
+
+
+def run(context: Context) -> None:
+    """Train on the ``train`` role's tags; no mask is read."""
+    manifest, training = context.manifest, context.config.classify
+    items = labelled(manifest.role("train"))
+    method = build_method(context.config, manifest.num_classes, True, context.seed)
+    dataset = CropDataset(manifest, items, training, context.seed, padding(method.backbone))
+    labels = torch.from_numpy(np.stack([manifest.label(item) for item in items]))
+    train(context, method, dataset, method.batches(labels, training, context.seed), training)

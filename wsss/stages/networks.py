@@ -1,0 +1,52 @@
+"""Networks of the pipeline, built from the configuration, fresh or trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from wsss.artifacts import load_weights
+from wsss.config import Config
+from wsss.errors import UserError
+from wsss.methods import load_method
+from wsss.methods.base import Method
+from wsss.models.backbones import build_backbone
+from wsss.models.largefov import LargeFov
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def build_method(config: Config, classes: int, pretrained: bool, seed: int = 0) -> Method:
+    """Build a classification network with its method's objective; new layers from ``seed``."""
+    cls = load_method(config.method.name)
+    params = cls.Params.model_validate(config.method.params)
+    torch.manual_seed(seed)
+    backbone = build_backbone(config.backbone, config.classify.output_stride, pretrained)
+    return cls(backbone, classes, params, config.classify.dropout)
+
+
+def build_segmenter(config: Config, classes: int, pretrained: bool, seed: int = 0) -> LargeFov:
+    """Build a segmentation network for ``classes`` including background."""
+    segment = config.segment
+    torch.manual_seed(seed)
+    backbone = build_backbone(config.backbone, segment.output_stride, pretrained)
+    return LargeFov(backbone, classes, segment.width, segment.dilation, segment.dropout)
+
+
+def load_trained(network: Network, path: Path) -> Network:
+    """Fill a network with trained weights; a mismatch is a :class:`UserError` naming keys."""
+    state, _ = load_weights(path)
+    own = network.state_dict()
+    wrong = sorted(set(own) ^ set(state)) or sorted(
+        name for name in own if own[name].shape != state[name].shape
+    )
+    if wrong:
+        raise UserError(
+            f"{path} does not fit the configured network: {len(wrong)} keys differ, such as "
+            f"{', '.join(wrong[:3])}: delete it and rerun its stage"
+        )
+    network.load_state_dict(state)
+    return network.eval()
