@@ -1,7 +1,7 @@
 """Which of our own source files a stage consists of, and their hash.
 
 Found by reading imports, without running anything: a stage's module, what it imports from this
-package (inside functions too), and so on. Snakemake gets the hash as a parameter of the rule, so
+package (inside functions, and by names in registries, too), and so on. Snakemake gets the hash as a parameter of the rule, so
 that a code edit reruns exactly the stages that contain it.
 """
 
@@ -38,6 +38,9 @@ def _imports(module: str) -> frozenset[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # A registry imports lazily, by a module's name in a string.
+            names = [node.value] if node.value.startswith(f"{PACKAGE}.") else []
         else:
             continue
         found.update(n for n in names if n.split(".")[0] == PACKAGE and _file(n))

@@ -1,0 +1,1 @@
+"""Images, tags and masks: the manifest and the sources that fill it."""

@@ -1,0 +1,1 @@
+"""Scores of masks and of class activations, NumPy and SciPy only."""
