@@ -40,7 +40,7 @@ class Context:
     def manifest(self) -> Manifest:
         """The data set."""
         root = self.config.data.root
-        return Manifest.load(self.paths.data, Path(root).expanduser() if root else None)
+        return Manifest.load(self.paths.data, Path(root) if root else None)
 
     @cached_property
     def key(self) -> str:

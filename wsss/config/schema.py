@@ -5,6 +5,7 @@ The values live in ``params.yaml``; nothing here has a default, so no number hid
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -20,6 +21,17 @@ def _number(value: Any) -> Any:
     return value
 
 
+def _folder(value: Any) -> Any:
+    """Expand ``~`` and environment variables; one that is not set is an error."""
+    if not isinstance(value, str):
+        return value
+    expanded = os.path.expanduser(os.path.expandvars(value))  # noqa: PTH111
+    if "$" in expanded:
+        raise ValueError(f"data.root is {value!r}: set that environment variable, or write a path")
+    return expanded
+
+
+Folder = Annotated[str | None, BeforeValidator(_folder)]
 Float = Annotated[float, BeforeValidator(_number)]
 Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 NonNegative = Annotated[float, BeforeValidator(_number), Field(ge=0)]
@@ -97,7 +109,7 @@ class Data(Section):
     """Where images, tags and masks come from."""
 
     source: Literal["scenes", "voc", "folder"]
-    root: str | None
+    root: Folder
     classes: Annotated[list[str], Field(min_length=1)] | None
     csv: str
     splits: Splits

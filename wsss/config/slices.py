@@ -63,11 +63,12 @@ STAGES: dict[str, tuple[str, ...]] = {
 MODULES: dict[str, str] = {
     "seeds_alpha": "seeds",
     "seeds_label": "seeds",
-    "evaluate_cam": "evaluate",
+    "evaluate_cam": "scoring",
+    "evaluate": "scoring",
     **{
         stage: stage
         for stage in STAGES
-        if stage not in ("seeds_alpha", "seeds_label", "evaluate_cam")
+        if not stage.startswith(("seeds", "evaluate"))
     },
 }
 # Keys any stage may read because they never change a result: where things are, how many

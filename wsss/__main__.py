@@ -1,0 +1,5 @@
+"""``python -m wsss``."""
+
+from wsss.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,340 @@
+"""The command ``wsss``: one subcommand a stage, runnable by hand as the workflow runs it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wsss import __version__
+from wsss.errors import UserError
+
+if TYPE_CHECKING:
+    from wsss.config import Params
+    from wsss.context import Context
+
+log = logging.getLogger("wsss")
+
+Handler = Callable[[argparse.Namespace, "Params"], int | None]
+
+_EPILOG = """\
+A stage reads the artifacts of the stages before it under results/DATASET/VARIANT/seedN and
+writes its own there, complete or not at all. `snakemake --cores all` runs them in order.
+
+examples:
+  wsss data check                              validate the configured data before hours of work
+  wsss manifest && wsss classify               the first two stages of the first variant and seed
+  wsss evaluate final --variant supervised     score one artifact
+  wsss compare                                 table of everything scored so far
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; return the exit code."""
+    args = build_parser().parse_args(argv)
+    logging.captureWarnings(True)
+    try:
+        return _dispatch(args)
+    except UserError as error:
+        log.debug("failed", exc_info=True)
+        return _fail(f"error: {error}")
+    except KeyboardInterrupt:
+        _fail("interrupted: the same command continues")
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        log.exception("unexpected error")
+        _fail(f"error: unexpected {type(error).__name__}: {error} (traceback in the log file)")
+        if not _has_log_file():
+            raise
+        return 1
+
+
+def _fail(message: str) -> int:
+    sys.stderr.write(f"{message}\n")
+    log.error("%s", message)
+    return 1
+
+
+def _dispatch(args: argparse.Namespace) -> int:
+    from wsss.config import load_params
+
+    if args.handler is _merge:
+        return _merge(args)
+    handler: Handler = args.handler
+    return handler(args, load_params(args.params or [Path("params.yaml")])) or 0
+
+
+def _has_log_file() -> bool:
+    return any(isinstance(handler, logging.FileHandler) for handler in log.handlers)
+
+
+def _log_to(path: Path, verbose: bool) -> None:
+    """Send messages to a file of the job's own, warnings (all, if verbose) to the terminal."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = logging.FileHandler(path, mode="w", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write the log file {path}: {error.strerror}") from error
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    console = logging.StreamHandler()
+    console.setLevel(logging.INFO if verbose else logging.WARNING)
+    console.addFilter(lambda record: record.levelno < logging.ERROR)
+    console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    for logger in (log, logging.getLogger("py.warnings")):
+        for handler in logger.handlers:
+            handler.close()
+        logger.handlers[:] = [file, console]
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
+
+
+def _context(args: argparse.Namespace, params: Params, stage: str, label: str) -> Context:
+    """Resolve one job of one variant and seed, and open its log."""
+    from wsss.context import make_context
+
+    run = params.base.run
+    variant = args.variant or run.variants[0]
+    seed = run.seeds[0] if args.seed is None else args.seed
+    context = make_context(params, stage, variant, seed)
+    _log_to(args.log or context.paths.log(label), args.verbose)
+    log.info("stage %s, variant %s, seed %d, code %s", stage, variant, seed, context.code)
+    return context
+
+
+def _shared_context(args: argparse.Namespace, params: Params, stage: str) -> Context:
+    """Resolve a job that all variants share."""
+    from wsss.context import make_context
+
+    context = make_context(params, stage, "", 0)
+    _log_to(args.log or context.paths.log(stage), args.verbose)
+    return context
+
+
+def _data_check(args: argparse.Namespace, params: Params) -> int:
+    from wsss.data.check import check
+    from wsss.stages.checking import describe
+
+    context = _shared_context(args, params, "manifest")
+    problems = check(context.config.data, context.paths.data)
+    sys.stdout.write(describe(problems))
+    return int(any(problem.severity == "error" for problem in problems))
+
+
+def _manifest(args: argparse.Namespace, params: Params) -> None:
+    from wsss.stages import manifest
+
+    manifest.run(_shared_context(args, params, "manifest"))
+
+
+def _classify(args: argparse.Namespace, params: Params) -> None:
+    from wsss.methods import check_method
+    from wsss.stages import classify
+
+    context = _context(args, params, "classify", "classify")
+    check_method(params.resolve(context.variant), f"variants.{context.variant}")
+    classify.run(context)
+
+
+def _cam(args: argparse.Namespace, params: Params) -> None:
+    from wsss.stages import cam
+
+    context = _context(args, params, "cam", _label("cam", args))
+    cam.run(context, _out(context, "cam", "train", args), *args.shard)
+
+
+def _seeds(args: argparse.Namespace, params: Params) -> None:
+    from wsss.stages import seeds
+
+    stage = f"seeds_{args.kind}"
+    context = _context(args, params, stage, _label(stage, args))
+    if args.kind == "alpha":
+        low, high = (_out(context, "seeds", name, args) for name in ("low", "high"))
+        seeds.run_alpha(context, low, high, args.shard)
+    else:
+        seeds.run_label(context, _out(context, "seeds", "crf", args), args.shard)
+
+
+def _affinity(args: argparse.Namespace, params: Params) -> None:
+    from wsss.stages import affinity
+
+    affinity.run(_context(args, params, "affinity", "affinity"))
+
+
+def _walk(args: argparse.Namespace, params: Params) -> None:
+    from wsss.stages import walk
+
+    context = _context(args, params, "walk", _label("walk", args))
+    walk.run(context, _out(context, "walk", "train", args), *args.shard)
+
+
+def _pseudo(args: argparse.Namespace, params: Params) -> None:
+    from wsss.stages import pseudo
+
+    context = _context(args, params, "pseudo", "pseudo")
+    pseudo.run(context, context.paths.store("pseudo", "train"))
+
+
+def _segment(args: argparse.Namespace, params: Params) -> None:
+    from wsss.stages import segment
+
+    segment.run(_context(args, params, "segment", "segment"))
+
+
+def _predict(args: argparse.Namespace, params: Params) -> None:
+    from wsss.stages import predict
+
+    context = _context(args, params, "predict", "predict")
+    paths = context.paths
+    predict.run(context, paths.store("predict", "val.scores"), paths.store("predict", "val.single"))
+
+
+def _crf(args: argparse.Namespace, params: Params) -> None:
+    from wsss.stages import crf
+
+    context = _context(args, params, "crf", _label("crf", args))
+    crf.run(context, _out(context, "predict", "val", args), args.shard)
+
+
+def _merge(args: argparse.Namespace) -> int:
+    from wsss.artifacts import merge_stores
+
+    merge_stores(args.parts, args.out)
+    return 0
+
+
+def _evaluate(args: argparse.Namespace, params: Params) -> None:
+    from wsss.stages import scoring
+
+    context = _context(args, params, scoring.stage_of(args.what), f"evaluate_{args.what}")
+    scoring.run(context, args.what)
+
+
+def _compare(args: argparse.Namespace, params: Params) -> None:
+    from wsss.stages import compare
+
+    run = params.base.run
+    context = _shared_context(args, params, "compare")
+    sys.stdout.write(compare.run(context.paths, run.variants, run.seeds))
+
+
+def _methods(args: argparse.Namespace, params: Params) -> None:
+    from wsss.methods import load_method, method_names
+
+    for name in method_names():
+        info = load_method(name).info
+        sys.stdout.write(f"{name:12} {info.status:15} {', '.join(info.roads):24} {info.paper}\n")
+
+
+def _label(stage: str, args: argparse.Namespace) -> str:
+    shard, shards = args.shard
+    return stage if shards == 1 else f"{stage}.{shard}of{shards}"
+
+
+def _out(context: Context, stage: str, name: str, args: argparse.Namespace) -> Path:
+    """Where a stage's store goes: its shard's part if there are several."""
+    shard, shards = args.shard
+    if shards == 1:
+        return context.paths.store(stage, name)
+    return context.paths.shard(stage, name, shard, shards)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    """Parse ``0/4``: the first of four shards."""
+    first, _, second = text.partition("/")
+    try:
+        shard, shards = int(first), int(second)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not like 0/4") from error
+    if not 0 <= shard < shards:
+        raise argparse.ArgumentTypeError(f"{text!r}: the first number runs from 0 to {shards - 1}")
+    return shard, shards
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of all subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="wsss",
+        description="Weakly supervised semantic segmentation, stage by stage.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"wsss {__version__}")
+    commands = parser.add_subparsers(title="stages", required=True, metavar="COMMAND")
+
+    def add(
+        name: str, handler: Handler, text: str, job: bool = True, shards: bool = False
+    ) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text.split(":")[0].lower(), description=text)
+        _common(command, job)
+        if shards:
+            command.add_argument(
+                "--shard", type=_shard, default=(0, 1), metavar="I/N", help="work on part I of N"
+            )
+        command.set_defaults(handler=handler)
+        return command
+
+    data = commands.add_parser("data", help="tools for data sets").add_subparsers(required=True)
+    check = data.add_parser(
+        "check",
+        help="validate the configured data",
+        description="Lists every problem of the configured data with counts and examples; exits "
+        "with 1 if one of them is an error.",
+    )
+    _common(check, job=False)
+    check.set_defaults(handler=_data_check)
+    add("manifest", _manifest, "Write the manifest: images, tags, masks and lists.", job=False)
+    add("classify", _classify, "Train the classification network: image labels only.")
+    add("cam", _cam, "Infer CAMs of the training images: multi-scale, flipped.", shards=True)
+    seeds = add("seeds", _seeds, "Make CRF seeds from CAMs: for AffinityNet or as masks.", shards=True)
+    seeds.add_argument(
+        "kind",
+        choices=("alpha", "label"),
+        help="alpha: two seeds of more and less background for AffinityNet; "
+        "label: CRF of the CAM at its threshold",
+    )
+    add("affinity", _affinity, "Train AffinityNet: on the alpha seeds.")
+    add("walk", _walk, "Propagate CAMs: random walk over learned affinities.", shards=True)
+    add("pseudo", _pseudo, "Make the pseudo masks: what segmentation is trained on.")
+    add("segment", _segment, "Train the segmentation network: pseudo masks, or ground truth.")
+    add("predict", _predict, "Predict the reported split: multi-scale, flipped, no tags.")
+    add("crf", _crf, "Refine predictions with a dense CRF: the final masks.", shards=True)
+    evaluate = add("evaluate", _evaluate, "Score an artifact against ground truth.")
+    evaluate.add_argument(
+        "what",
+        choices=("cam", "cam_tune", "crf", "walk", "pseudo", "single", "multi", "final"),
+        help="which artifact",
+    )
+    add("compare", _compare, "Write and print the comparison of variants.", job=False)
+    add("methods", _methods, "List the methods.", job=False)
+    merge = commands.add_parser(
+        "merge", help="join shards", description="Join the stores of shards, in order."
+    )
+    merge.add_argument("out", type=Path)
+    merge.add_argument("parts", type=Path, nargs="+")
+    merge.set_defaults(handler=_merge)
+    return parser
+
+
+def _common(command: argparse.ArgumentParser, job: bool) -> None:
+    command.add_argument(
+        "--params",
+        type=Path,
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        help="configuration and overlays, later ones on top (default: params.yaml)",
+    )
+    command.add_argument("--log", type=Path, metavar="FILE", help="log file (default: in results)")
+    command.add_argument("-v", "--verbose", action="store_true", help="show the log")
+    if job:
+        command.add_argument("--variant", help="default: the first of run.variants")
+        command.add_argument("--seed", type=int, help="default: the first of run.seeds")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
