@@ -190,14 +190,14 @@ def _predict(args: argparse.Namespace, params: Params) -> None:
 
     context = _context(args, params, "predict", "predict")
     paths = context.paths
-    predict.run(context, paths.store("predict", "val.scores"), paths.store("predict", "val.single"))
+    predict.run(context, paths.store("predict", "scores"), paths.store("predict", "single"))
 
 
 def _crf(args: argparse.Namespace, params: Params) -> None:
     from wsss.stages import crf
 
     context = _context(args, params, "crf", _label("crf", args))
-    crf.run(context, _out(context, "predict", "val", args), args.shard)
+    crf.run(context, _out(context, "predict", "masks", args), args.shard)
 
 
 def _merge(args: argparse.Namespace) -> int:
@@ -209,8 +209,9 @@ def _merge(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace, params: Params) -> None:
     from wsss.stages import scoring
+    from wsss.stages.evaluations import stage_of
 
-    context = _context(args, params, scoring.stage_of(args.what), f"evaluate_{args.what}")
+    context = _context(args, params, stage_of(args.what), f"evaluate_{args.what}")
     scoring.run(context, args.what)
 
 
@@ -219,7 +220,9 @@ def _compare(args: argparse.Namespace, params: Params) -> None:
 
     run = params.base.run
     context = _shared_context(args, params, "compare")
-    sys.stdout.write(compare.run(context.paths, run.variants, run.seeds))
+    table = compare.compare(context.paths.results, run.dataset, run.variants, run.seeds)
+    compare.timings(context.paths.results, run.dataset, run.variants, run.seeds)
+    sys.stdout.write(table)
 
 
 def _methods(args: argparse.Namespace, params: Params) -> None:

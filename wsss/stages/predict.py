@@ -42,7 +42,8 @@ def run(context: Context, scores: Path, single: Path) -> None:
     module, network, multiple = _network(context)
     device = pick_device(config.compute)
     place(module, config.compute, device)
-    items = manifest.role("val")
+    # Without a list to report on, the training images get their masks.
+    items = manifest.role("val" if config.data.splits.val else "train")
     with (
         context.recording(scores),
         ArrayStoreWriter(scores) as score_store,

@@ -1,41 +1,10 @@
-"""Stage: what is scored against ground truth, on which split, and by which rule."""
+"""Stage: score one artifact against ground truth."""
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
-
 from wsss.context import Context
 from wsss.stages import evaluate
-
-
-class Evaluation(NamedTuple):
-    """One evaluation: the artifact (stage folder and store name), the role, the kind.
-
-    ``tags`` says whether image-level tags helped to make the artifact.
-    """
-
-    stage: str
-    store: str
-    role: Literal["seed", "tune", "val"]
-    kind: Literal["cams", "scores", "masks"]
-    tags: bool
-
-
-EVALUATIONS = {
-    "cam": Evaluation("cam", "train", "seed", "cams", True),
-    "cam_tune": Evaluation("cam", "train", "tune", "cams", True),
-    "crf": Evaluation("seeds", "crf", "seed", "masks", True),
-    "walk": Evaluation("walk", "train", "seed", "scores", True),
-    "pseudo": Evaluation("pseudo", "train", "seed", "masks", True),
-    "single": Evaluation("predict", "val.single", "val", "masks", False),
-    "multi": Evaluation("predict", "val.scores", "val", "scores", False),
-    "final": Evaluation("predict", "val", "val", "masks", False),
-}
-
-
-def stage_of(what: str) -> str:
-    """Return the stage name (its parameters and code) of an evaluation."""
-    return "evaluate_cam" if EVALUATIONS[what].kind == "cams" else "evaluate"
+from wsss.stages.evaluations import EVALUATIONS
 
 
 def run(context: Context, what: str) -> None:

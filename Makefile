@@ -1,0 +1,40 @@
+# make demo    the whole pipeline on generated scenes, then the comparison table
+# make test    the test suite
+# make lint    format, lint, types and workflow checks
+# Both use one environment, .venv, made from pinned versions.
+
+PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CORES ?= all
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: env demo test lint clean
+
+env: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f"Python 3.11 or 3.12 is needed, this is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: $(READY)
+	@snakemake --cores $(CORES) --quiet rules
+	@wsss compare --params results/scenes/params.yaml
+	@echo "artifacts: results/scenes   table: results/scenes/comparison.md   times: results/scenes/timings.md"
+
+test: $(READY)
+	pytest
+
+lint: $(READY)
+	ruff format --check .
+	ruff check .
+	mypy
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+
+clean:
+	rm -rf results $(VENV)

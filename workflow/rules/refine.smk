@@ -1,0 +1,127 @@
+def label_seed_input(wildcards):
+    """CAMs and, where the threshold is tuned, the result of tuning it."""
+    run = RUN.format(**wildcards)
+    tuned = variant_of(wildcards).cam.threshold == "tune"
+    return [f"{run}/cam/train.zip", *([f"{run}/metrics/cam_tune.json"] if tuned else [])]
+
+
+def pseudo_input(wildcards):
+    """What pseudo masks are made from: walked CAMs, or the CRF seeds without refinement."""
+    name = {"none": "seeds/crf.zip", "affinitynet": "walk/train.zip"}
+    return f"{RUN.format(**wildcards)}/{name[variant_of(wildcards).refine.method]}"
+
+
+rule seeds_alpha:
+    input:
+        MANIFEST,
+        f"{RUN}/cam/train.zip",
+    output:
+        part("seeds", "low", SHARDS.seeds),
+        part("seeds", "high", SHARDS.seeds),
+    log:
+        shard_log("seeds_alpha", SHARDS.seeds),
+    params:
+        config=keys("seeds_alpha"),
+        code=code("seeds_alpha"),
+    threads: pool_threads
+    shell:
+        f"wsss seeds alpha {JOB} {shard_option(SHARDS.seeds)} --log {{log}}"
+
+
+rule seeds_label:
+    input:
+        MANIFEST,
+        label_seed_input,
+    output:
+        part("seeds", "crf", SHARDS.seeds),
+    log:
+        shard_log("seeds_label", SHARDS.seeds),
+    params:
+        config=keys("seeds_label"),
+        code=code("seeds_label"),
+    threads: pool_threads
+    shell:
+        f"wsss seeds label {JOB} {shard_option(SHARDS.seeds)} --log {{log}}"
+
+
+if SHARDS.seeds > 1:
+
+    rule merge_seeds:
+        input:
+            parts("seeds", "{name}", SHARDS.seeds),
+        output:
+            f"{RUN}/seeds/{{name}}.zip",
+        log:
+            f"{LOGS}/merge_seeds_{{name}}.log",
+        wildcard_constraints:
+            name="low|high|crf",
+        shell:
+            "wsss merge {output} {input} 2> {log}"
+
+
+rule affinity:
+    input:
+        MANIFEST,
+        f"{RUN}/seeds/low.zip",
+        f"{RUN}/seeds/high.zip",
+    output:
+        f"{RUN}/affinity/weights.safetensors",
+        f"{RUN}/affinity/curve.csv",
+    log:
+        f"{LOGS}/affinity.log",
+    params:
+        config=keys("affinity"),
+        code=code("affinity"),
+    threads: compute_threads
+    resources:
+        gpu=gpus,
+    shell:
+        f"wsss affinity {JOB} --log {{log}}"
+
+
+rule walk:
+    input:
+        MANIFEST,
+        f"{RUN}/cam/train.zip",
+        f"{RUN}/affinity/weights.safetensors",
+    output:
+        part("walk", "train", SHARDS.walk),
+    log:
+        shard_log("walk", SHARDS.walk),
+    params:
+        config=keys("walk"),
+        code=code("walk"),
+    threads: compute_threads
+    resources:
+        gpu=gpus,
+    shell:
+        f"wsss walk {JOB} {shard_option(SHARDS.walk)} --log {{log}}"
+
+
+if SHARDS.walk > 1:
+
+    rule merge_walk:
+        input:
+            parts("walk", "train", SHARDS.walk),
+        output:
+            f"{RUN}/walk/train.zip",
+        log:
+            f"{LOGS}/merge_walk.log",
+        shell:
+            "wsss merge {output} {input} 2> {log}"
+
+
+rule pseudo:
+    input:
+        MANIFEST,
+        pseudo_input,
+    output:
+        f"{RUN}/pseudo/train.zip",
+    log:
+        f"{LOGS}/pseudo.log",
+    params:
+        config=keys("pseudo"),
+        code=code("pseudo"),
+    threads: pool_threads
+    shell:
+        f"wsss pseudo {JOB} --log {{log}}"

@@ -1,0 +1,78 @@
+def segment_input(wildcards):
+    """Pseudo masks; the upper bound reads ground truth, which is part of the data set."""
+    supervised = variant_of(wildcards).road == "supervised"
+    return [] if supervised else f"{RUN.format(**wildcards)}/pseudo/train.zip"
+
+
+def predict_input(wildcards):
+    """The network that predicts: the segmentation net, or the method's own."""
+    single = variant_of(wildcards).road == "single-stage"
+    stage = "classify" if single else "segment"
+    return f"{RUN.format(**wildcards)}/{stage}/weights.safetensors"
+
+
+rule segment:
+    input:
+        MANIFEST,
+        segment_input,
+    output:
+        f"{RUN}/segment/weights.safetensors",
+        f"{RUN}/segment/curve.csv",
+    log:
+        f"{LOGS}/segment.log",
+    params:
+        config=keys("segment"),
+        code=code("segment"),
+    threads: compute_threads
+    resources:
+        gpu=gpus,
+    shell:
+        f"wsss segment {JOB} --log {{log}}"
+
+
+rule predict:
+    input:
+        MANIFEST,
+        predict_input,
+    output:
+        f"{RUN}/predict/scores.zip",
+        f"{RUN}/predict/single.zip",
+    log:
+        f"{LOGS}/predict.log",
+    params:
+        config=keys("predict"),
+        code=code("predict"),
+    threads: compute_threads
+    resources:
+        gpu=gpus,
+    shell:
+        f"wsss predict {JOB} --log {{log}}"
+
+
+rule crf:
+    input:
+        MANIFEST,
+        f"{RUN}/predict/scores.zip",
+    output:
+        part("predict", "masks", SHARDS.crf),
+    log:
+        shard_log("crf", SHARDS.crf),
+    params:
+        config=keys("crf"),
+        code=code("crf"),
+    threads: pool_threads
+    shell:
+        f"wsss crf {JOB} {shard_option(SHARDS.crf)} --log {{log}}"
+
+
+if SHARDS.crf > 1:
+
+    rule merge_crf:
+        input:
+            parts("predict", "masks", SHARDS.crf),
+        output:
+            f"{RUN}/predict/masks.zip",
+        log:
+            f"{LOGS}/merge_crf.log",
+        shell:
+            "wsss merge {output} {input} 2> {log}"

@@ -1,0 +1,49 @@
+"""What is scored against ground truth, on which split, and by which rule."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from wsss.config import Config
+
+
+class Evaluation(NamedTuple):
+    """One evaluation: the artifact (stage folder and store name), the role, the kind.
+
+    ``tags`` says whether image-level tags helped to make the artifact.
+    """
+
+    stage: str
+    store: str
+    role: Literal["seed", "tune", "val"]
+    kind: Literal["cams", "scores", "masks"]
+    tags: bool
+
+
+EVALUATIONS = {
+    "cam": Evaluation("cam", "train", "seed", "cams", True),
+    "cam_tune": Evaluation("cam", "train", "tune", "cams", True),
+    "crf": Evaluation("seeds", "crf", "seed", "masks", True),
+    "walk": Evaluation("walk", "train", "seed", "scores", True),
+    "pseudo": Evaluation("pseudo", "train", "seed", "masks", True),
+    "single": Evaluation("predict", "single", "val", "masks", False),
+    "multi": Evaluation("predict", "scores", "val", "scores", False),
+    "final": Evaluation("predict", "masks", "val", "masks", False),
+}
+
+
+def stage_of(what: str) -> str:
+    """Return the stage name (its parameters and code) of an evaluation."""
+    return "evaluate_cam" if EVALUATIONS[what].kind == "cams" else "evaluate"
+
+
+def wanted(config: Config) -> list[str]:
+    """Return the evaluations a variant ends with: those whose artifact and masks exist."""
+    refined = ["walk"] if config.refine.method == "affinitynet" else []
+    made = {
+        "two-stage": ["cam", "cam_tune", "crf", *refined, "pseudo", "single", "multi", "final"],
+        "single-stage": ["cam", "cam_tune", "crf", "single", "multi", "final"],
+        "supervised": ["single", "multi", "final"],
+    }[config.road]
+    splits = config.data.splits
+    return [what for what in made if getattr(splits, EVALUATIONS[what].role) is not None]
