@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss.artifacts import save_csv, save_json
+from wsss.data.manifest import Manifest
 from wsss.metrics.boundary import boundary_f
 from wsss.metrics.confusion import IntArray, Scores, scores
 from wsss.metrics.sweep import best, sweep, thresholds
