@@ -24,7 +24,8 @@ def reference(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def test_equals_torch(h: int, w: int, height: int, width: int, k: int) -> None:
     array = np.random.default_rng(h * 41 + w).random((k, h, w), dtype=np.float32)
     result = resize_bilinear(array, (height, width))
-    assert result.dtype == np.float32 and result.flags.c_contiguous
+    assert result.dtype == np.float32
+    assert result.flags.c_contiguous
     np.testing.assert_allclose(result, reference(array, (height, width)), atol=1e-5)
 
 
