@@ -1,0 +1,61 @@
+"""What all tests share: real photos where they are, and tiny configurations."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wsss.config import Params
+from wsss.config.resolve import overlay, read_yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def project() -> Path:
+    """Folder of the project."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def voc_root() -> Path:
+    """A folder in VOC's layout with real photos."""
+    value = os.environ.get("WSSS_TEST_VOC")
+    if not value:
+        pytest.skip("WSSS_TEST_VOC does not name a folder of VOC-animals")
+    return Path(value)
+
+
+# The real configuration, shrunk: the same code, a few images and steps.
+TINY: dict[str, Any] = {
+    "data": {"scenes": {"size": 96, "train": 12, "tune": 4, "val": 4}},
+    "resources": {"processes": 1},
+    "classify": {"epochs": 1, "batch": 4, "crop": 64, "long_side": [64, 96]},
+    "cam": {"scales": [0.5, 1.0]},
+    "affinity": {"epochs": 1, "batch": 4, "crop": 64},
+    "walk": {"steps": 16},
+    "segment": {"epochs": 1, "batch": 4, "crop": 64, "width": 32},
+    "predict": {"scales": [1.0]},
+}
+
+
+@pytest.fixture
+def raw_params() -> dict[str, Any]:
+    """``params.yaml`` as plain data, free to edit."""
+    return copy.deepcopy(read_yaml(ROOT / "params.yaml"))
+
+
+@pytest.fixture
+def tiny_raw(raw_params: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
+    """The shrunk configuration with results in a temporary folder."""
+    return overlay(overlay(raw_params, TINY), {"run": {"results": str(tmp_path / "results")}})
+
+
+@pytest.fixture
+def tiny_params(tiny_raw: dict[str, Any]) -> Params:
+    """The shrunk configuration, resolved."""
+    return Params(tiny_raw)
