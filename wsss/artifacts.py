@@ -279,6 +279,14 @@ def save_weights(path: Path | str, state: Mapping[str, Tensor], meta: Mapping[st
     text = json.dumps(meta, sort_keys=True, separators=(",", ":"))
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, {METADATA_KEY: text})
+        # safetensors writes for the owner alone; a cluster's group reads results, too.
+        temporary.chmod(0o666 & ~_umask())
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
