@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from wsss.errors import UserError
 
@@ -79,7 +79,8 @@ def _forget_archives() -> None:
     _archives = _Archives()
 
 
-os.register_at_fork(after_in_child=_forget_archives)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_archives)
 
 
 @contextmanager
@@ -123,7 +124,7 @@ def _opened(data: bytes, name: str) -> Iterator[Image.Image]:
     except FileError:
         raise
     except _DECODING_ERRORS as error:
-        reason = "not a picture" if isinstance(error, Image.UnidentifiedImageError) else error
+        reason = "not a picture" if isinstance(error, UnidentifiedImageError) else error
         raise FileError(f"{name} cannot be decoded ({reason})", "unreadable") from error
 
 

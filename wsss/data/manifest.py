@@ -260,7 +260,8 @@ class Manifest:
         if not known[mask].all():
             strangers = ", ".join(str(i) for i in np.unique(mask[~known[mask]])[:5])
             raise UserError(f"image {item.id!r}: {item.mask} holds {strangers}, which is no class")
-        return target[mask]
+        remapped: np.ndarray = target[mask]
+        return remapped
 
 
 def mask_table(
