@@ -55,7 +55,7 @@ def build(cfg: Data, data_dir: Path) -> Manifest:
     return scan(cfg, data_dir).manifest()
 
 
-def scan(cfg: Data, data_dir: Path | None = None) -> Scan:
+def scan(cfg: Data, _data_dir: Path | None = None) -> Scan:
     """Read the CSV of ``cfg.root`` and look its files up; nothing is decoded."""
     findings = Findings()
     root = Path(cfg.root or "")

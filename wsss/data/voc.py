@@ -9,7 +9,6 @@ from ``SegmentationClassAug`` where it has the image, else from ``SegmentationCl
 
 from __future__ import annotations
 
-import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -47,7 +46,7 @@ def build(cfg: Data, data_dir: Path) -> Manifest:
     return scan(cfg, data_dir).manifest()
 
 
-def scan(cfg: Data, data_dir: Path | None = None) -> Scan:
+def scan(cfg: Data, _data_dir: Path | None = None) -> Scan:
     """Read lists, tags and file names of ``cfg.root``; nothing is decoded."""
     findings = Findings()
     root = Path(cfg.root or "")
@@ -149,7 +148,7 @@ def _train_aug(folder: Path, findings: Findings) -> list[str] | None:
 def _stems(folder: Path, suffix: str) -> set[str]:
     """The ids a folder has files of; one listing is faster than a look-up per image."""
     try:
-        names = os.listdir(folder)
+        names = [path.name for path in folder.iterdir()]
     except OSError:
         return set()
     return {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
