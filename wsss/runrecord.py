@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 import subprocess
@@ -42,6 +43,16 @@ def peak_memory_mb() -> float:
     return peak / (1024**2 if sys.platform == "darwin" else 1024)
 
 
+def machine() -> str:
+    """Return cores, memory and, in a process that uses one, the GPU of this machine."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
+    text = f"{platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GiB"
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        text += f", {torch.cuda.get_device_name()}"
+    return text
+
+
 @contextmanager
 def record(artifact: Path, stage: str, **facts: Any) -> Iterator[dict[str, Any]]:
     """Time a job and write its record when it succeeds; the job may add facts."""
@@ -53,7 +64,7 @@ def record(artifact: Path, stage: str, **facts: Any) -> Iterator[dict[str, Any]]
         "peak_rss_mb": round(peak_memory_mb(), 1),
         "git": git_revision(),
         "python": platform.python_version(),
-        "machine": platform.machine(),
+        "machine": machine(),
         "command": " ".join(sys.argv[1:]),
         "versions": {name: version(name) for name in _PACKAGES},
     }

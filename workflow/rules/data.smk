@@ -1,6 +1,7 @@
 rule manifest:
     output:
         MANIFEST,
+        *([f"{DATA}/scenes.zip"] if BASE.data.source == "scenes" else []),
     log:
         f"{ROOT}/logs/manifest.log",
     params:

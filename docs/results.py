@@ -1,0 +1,112 @@
+"""Write docs/results.md from metrics files.
+
+    python docs/results.py collect results/voc-animals   copy a run's small files to docs/metrics
+    python docs/results.py                               write docs/results.md from docs/metrics
+
+Only what a workflow run wrote is quoted; nothing is typed in by hand.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import sys
+from pathlib import Path
+
+from wsss.artifacts import load_json
+from wsss.config import load_params
+from wsss.stages.compare import compare, timings
+
+DOCS = Path(__file__).parent
+METRICS = DOCS / "metrics"
+SMALL = (
+    "params.yaml",
+    "data/dataset.json",
+    "*/seed*/metrics/*.json",
+    "*/seed*/metrics/*.classes.csv",
+    "*/seed*/metrics/*.sweep.csv",
+    "*/seed*/*/*.run.json",
+    "*/seed*/*/curve.csv",
+)
+NOTES = """\
+mIoU in percent over all classes and background. Values in brackets are oracles: their threshold
+was seen on the reported images. CAM, CRF, walked and pseudo masks belong to training images and
+use their tags; predictions use no tags.
+"""
+
+
+def collect(folder: Path) -> None:
+    """Copy the small files of one data set's results."""
+    target = METRICS / folder.name
+    shutil.rmtree(target, ignore_errors=True)
+    for pattern in SMALL:
+        for path in sorted(folder.glob(pattern)):
+            copy = target / path.relative_to(folder)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+
+
+def per_class(folder: Path, variants: list[str], seed: int) -> list[str]:
+    """Return a table of final IoU per class, a column a variant."""
+    columns = {}
+    for variant in variants:
+        path = folder / variant / f"seed{seed}" / "metrics" / "final.classes.csv"
+        if path.exists():
+            with path.open() as stream:
+                columns[variant] = {row["class"]: row["iou"] for row in csv.DictReader(stream)}
+    if not columns:
+        return []
+    classes = list(next(iter(columns.values())))
+    lines = [
+        f"Final IoU per class (seed {seed}):",
+        "",
+        "| variant | " + " | ".join(classes) + " |",
+        "|---" * (len(classes) + 1) + "|",
+    ]
+    for variant, values in columns.items():
+        cells = [f"{100 * float(values[name]):.1f}" if values[name] else "–" for name in classes]
+        lines.append("| " + " | ".join([variant, *cells]) + " |")
+    return [*lines, ""]
+
+
+def section(folder: Path) -> list[str]:
+    """Return one data set's part of the page."""
+    run = load_params([folder / "params.yaml"]).base.run
+    records = [load_json(p) for p in sorted(folder.glob("*/seed*/segment/*.run.json"))]
+    compare(METRICS, folder.name, run.variants, run.seeds)
+    timings(METRICS, folder.name, run.variants, run.seeds)
+    machines = sorted({record["machine"] for record in records})
+    revisions = sorted({(record["git"] or "unknown")[:12] for record in records})
+    data_hash = load_json(folder / "data" / "dataset.json")["data_hash"]
+    preset = f"workflow/presets/{folder.name}.yaml"
+    overlay = f" --configfile {preset}" if (DOCS.parent / preset).exists() else ""
+    return [
+        f"## {folder.name}",
+        "",
+        f"`snakemake --cores all{overlay}`",
+        "",
+        f"Machine: {'; '.join(machines)}. Code: {', '.join(revisions)}. Data: {data_hash}.",
+        "",
+        *table(folder / "comparison.md"),
+        *per_class(folder, run.variants, run.seeds[0]),
+        *table(folder / "timings.md"),
+    ]
+
+
+def table(path: Path) -> list[str]:
+    """Return a written table with its title one level down."""
+    return [path.read_text().strip().replace("# ", "### ", 1), ""]
+
+
+def page() -> str:
+    """Return the whole page."""
+    lines = ["# Results", "", "Written by `python docs/results.py`; do not edit.", "", NOTES]
+    for folder in sorted(p for p in METRICS.iterdir() if p.is_dir()):
+        lines += section(folder)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["collect"]:
+        collect(Path(sys.argv[2]))
+    (DOCS / "results.md").write_text(page())

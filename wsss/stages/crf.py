@@ -1,0 +1,36 @@
+"""Stage: dense CRF on predictions, the final masks."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from wsss.artifacts import ArrayStore
+from wsss.context import Context
+from wsss.refine.crf import CrfParams, crf_probabilities
+from wsss.refine.resize import resize_bilinear
+from wsss.stages.refining import Job, crf_params, jobs, take_shard, write_maps
+
+
+def refine(job: Job, params: CrfParams | None) -> list[np.ndarray]:
+    """Return the (H, W) mask of class scores, after a CRF if ``params`` are given.
+
+    The stored classes (ids 0..C) are those that the network itself scores; no tag is read.
+    """
+    scores = resize_bilinear(job.entry.array, job.entry.size)
+    if params is not None:
+        scores = crf_probabilities(job.image, scores, params)
+    return [np.array(job.entry.classes, np.uint8)[scores.argmax(0)]]
+
+
+def run(context: Context, out: Path, shard: tuple[int, int] = (0, 1)) -> None:
+    """Write the final masks of the predicted images."""
+    config, manifest = context.config, context.manifest
+    items = take_shard(manifest.role("val" if config.data.splits.val else "train"), shard)
+    store = ArrayStore(context.paths.store("predict", "scores"))
+    function = partial(refine, params=crf_params(config.crf))
+    with context.recording(out):
+        work = jobs(manifest, items, store)
+        write_maps(function, work, len(items), [out], config.resources.processes, "crf")

@@ -1,0 +1,88 @@
+"""Stage: CRF seeds from CAMs, for AffinityNet (alpha) or as masks of their own (label)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from wsss.artifacts import ArrayStore
+from wsss.context import Context
+from wsss.refine.crf import (
+    CrfParams,
+    alpha_scores,
+    crf_labels,
+    crf_probabilities,
+    threshold_labels,
+)
+from wsss.refine.resize import resize_bilinear
+from wsss.stages.evaluate import operating_point
+from wsss.stages.refining import Job, crf_params, jobs, take_shard, write_maps
+
+
+def class_ids(channels: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """Turn channel numbers (0 background, 1.. stored classes 0..C-1) into mask ids 0..C."""
+    table = np.array([0, *(c + 1 for c in classes)], np.uint8)
+    ids: np.ndarray = table[channels]
+    return ids
+
+
+def alpha_seeds(job: Job, alphas: Sequence[float], params: CrfParams) -> list[np.ndarray]:
+    """Return one (H, W) mask an alpha: the CRF's best label, background (1 - max)^alpha.
+
+    Source: Ahn & Kwak, CVPR 2018, section 3.2 (seeds of confident objects and background).
+    """
+    size, classes = job.entry.size, job.entry.classes
+    if not classes:
+        return [np.zeros(size, np.uint8) for _ in alphas]
+    cams = resize_bilinear(job.entry.array, size)
+    refined = (crf_probabilities(job.image, alpha_scores(cams, a), params) for a in alphas)
+    return [class_ids(probabilities.argmax(0), classes) for probabilities in refined]
+
+
+def label_seeds(
+    job: Job, threshold: float, confidence: float, params: CrfParams
+) -> list[np.ndarray]:
+    """Return the (H, W) mask of a CRF on the hard labels of a thresholded CAM.
+
+    Source: Ahn et al., CVPR 2019, section 3 (label CRF of the seeds).
+    """
+    size, classes = job.entry.size, job.entry.classes
+    if not classes:
+        return [np.zeros(size, np.uint8)]
+    labels = threshold_labels(resize_bilinear(job.entry.array, size), threshold)
+    refined = crf_labels(job.image, labels, len(classes) + 1, confidence, params)
+    return [class_ids(refined.argmax(0), classes)]
+
+
+def run_alpha(context: Context, low: Path, high: Path, shard: tuple[int, int] = (0, 1)) -> None:
+    """Write both alpha seeds of the training images; classes come from the tags."""
+    config, manifest = context.config, context.manifest
+    items = take_shard(manifest.role("train"), shard)
+    store = ArrayStore(context.paths.store("cam", "train"))
+    alphas = (config.seeds.alpha_low, config.seeds.alpha_high)
+    function = partial(alpha_seeds, alphas=alphas, params=crf_params(config.seeds.alpha_crf))
+    with context.recording(low):
+        work = jobs(manifest, items, store)
+        processes = config.resources.processes
+        write_maps(function, work, len(items), [low, high], processes, "alpha seeds")
+
+
+def run_label(context: Context, out: Path, shard: tuple[int, int] = (0, 1)) -> None:
+    """Write the label-CRF masks of the training images; classes come from the tags."""
+    config, manifest = context.config, context.manifest
+    items = take_shard(manifest.role("train"), shard)
+    store = ArrayStore(context.paths.store("cam", "train"))
+    tuned = context.paths.metrics("cam_tune").with_suffix(".json")
+    threshold, _ = operating_point(config.cam.threshold, tuned, manifest.data_hash)
+    function = partial(
+        label_seeds,
+        threshold=threshold,
+        confidence=config.seeds.label_confidence,
+        params=crf_params(config.seeds.label_crf),
+    )
+    with context.recording(out):
+        work = jobs(manifest, items, store)
+        write_maps(function, work, len(items), [out], config.resources.processes, "label seeds")
