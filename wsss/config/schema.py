@@ -237,6 +237,7 @@ class Affinity(Training):
 class Walk(Section):
     """The random walk."""
 
+    batch: Count
     background_alpha: Positive
     beta: Positive
     steps: Count

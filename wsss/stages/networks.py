@@ -13,6 +13,7 @@ from wsss.config import Config
 from wsss.errors import UserError
 from wsss.methods import load_method
 from wsss.methods.base import Method
+from wsss.models.affinitynet import AffinityNet
 from wsss.models.backbones import build_backbone
 from wsss.models.largefov import LargeFov
 
@@ -34,6 +35,13 @@ def build_segmenter(config: Config, classes: int, pretrained: bool, seed: int = 
     torch.manual_seed(seed)
     backbone = build_backbone(config.backbone, segment.output_stride, pretrained)
     return LargeFov(backbone, classes, segment.width, segment.dilation, segment.dropout)
+
+
+def build_affinity(config: Config, pretrained: bool, seed: int = 0) -> AffinityNet:
+    """Build AffinityNet."""
+    torch.manual_seed(seed)
+    backbone = build_backbone(config.backbone, config.affinity.output_stride, pretrained)
+    return AffinityNet(backbone, config.affinity.widths)
 
 
 def load_trained(network: Network, path: Path) -> Network:
