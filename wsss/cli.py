@@ -144,7 +144,7 @@ def _cam(args: argparse.Namespace, params: Params) -> None:
     from wsss.stages import cam
 
     context = _context(args, params, "cam", _label("cam", args))
-    cam.run(context, _out(context, "cam", "train", args), *args.shard)
+    cam.run(context, _out(context, "cam", "maps", args), *args.shard)
 
 
 def _seeds(args: argparse.Namespace, params: Params) -> None:
@@ -169,14 +169,14 @@ def _walk(args: argparse.Namespace, params: Params) -> None:
     from wsss.stages import walk
 
     context = _context(args, params, "walk", _label("walk", args))
-    walk.run(context, _out(context, "walk", "train", args), *args.shard)
+    walk.run(context, _out(context, "walk", "scores", args), *args.shard)
 
 
 def _pseudo(args: argparse.Namespace, params: Params) -> None:
     from wsss.stages import pseudo
 
     context = _context(args, params, "pseudo", "pseudo")
-    pseudo.run(context, context.paths.store("pseudo", "train"))
+    pseudo.run(context, context.paths.store("pseudo", "masks"))
 
 
 def _segment(args: argparse.Namespace, params: Params) -> None:

@@ -21,7 +21,7 @@ rule cam:
         MANIFEST,
         f"{RUN}/classify/weights.safetensors",
     output:
-        part("cam", "train", SHARDS.cam),
+        part("cam", "maps", SHARDS.cam),
     log:
         shard_log("cam", SHARDS.cam),
     params:
@@ -38,9 +38,9 @@ if SHARDS.cam > 1:
 
     rule merge_cam:
         input:
-            parts("cam", "train", SHARDS.cam),
+            parts("cam", "maps", SHARDS.cam),
         output:
-            f"{RUN}/cam/train.zip",
+            f"{RUN}/cam/maps.zip",
         log:
             f"{LOGS}/merge_cam.log",
         shell:

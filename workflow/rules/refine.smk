@@ -2,19 +2,19 @@ def label_seed_input(wildcards):
     """CAMs and, where the threshold is tuned, the result of tuning it."""
     run = RUN.format(**wildcards)
     tuned = variant_of(wildcards).cam.threshold == "tune"
-    return [f"{run}/cam/train.zip", *([f"{run}/metrics/cam_tune.json"] if tuned else [])]
+    return [f"{run}/cam/maps.zip", *([f"{run}/metrics/cam_tune.json"] if tuned else [])]
 
 
 def pseudo_input(wildcards):
     """What pseudo masks are made from: walked CAMs, or the CRF seeds without refinement."""
-    name = {"none": "seeds/crf.zip", "affinitynet": "walk/train.zip"}
+    name = {"none": "seeds/crf.zip", "affinitynet": "walk/scores.zip"}
     return f"{RUN.format(**wildcards)}/{name[variant_of(wildcards).refine.method]}"
 
 
 rule seeds_alpha:
     input:
         MANIFEST,
-        f"{RUN}/cam/train.zip",
+        f"{RUN}/cam/maps.zip",
     output:
         part("seeds", "low", SHARDS.seeds),
         part("seeds", "high", SHARDS.seeds),
@@ -82,10 +82,10 @@ rule affinity:
 rule walk:
     input:
         MANIFEST,
-        f"{RUN}/cam/train.zip",
+        f"{RUN}/cam/maps.zip",
         f"{RUN}/affinity/weights.safetensors",
     output:
-        part("walk", "train", SHARDS.walk),
+        part("walk", "scores", SHARDS.walk),
     log:
         shard_log("walk", SHARDS.walk),
     params:
@@ -102,9 +102,9 @@ if SHARDS.walk > 1:
 
     rule merge_walk:
         input:
-            parts("walk", "train", SHARDS.walk),
+            parts("walk", "scores", SHARDS.walk),
         output:
-            f"{RUN}/walk/train.zip",
+            f"{RUN}/walk/scores.zip",
         log:
             f"{LOGS}/merge_walk.log",
         shell:
@@ -116,7 +116,7 @@ rule pseudo:
         MANIFEST,
         pseudo_input,
     output:
-        f"{RUN}/pseudo/train.zip",
+        f"{RUN}/pseudo/masks.zip",
     log:
         f"{LOGS}/pseudo.log",
     params:

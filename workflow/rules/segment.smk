@@ -1,7 +1,7 @@
 def segment_input(wildcards):
     """Pseudo masks; the upper bound reads ground truth, which is part of the data set."""
     supervised = variant_of(wildcards).road == "supervised"
-    return [] if supervised else f"{RUN.format(**wildcards)}/pseudo/train.zip"
+    return [] if supervised else f"{RUN.format(**wildcards)}/pseudo/masks.zip"
 
 
 def predict_input(wildcards):

@@ -44,12 +44,18 @@ _DECODING_ERRORS = (
 )
 
 
+Reason = Literal["missing", "unreadable"]
+
+
 class FileError(UserError):
     """One image or mask file cannot be used; ``reason`` says in which way."""
 
-    def __init__(self, message: str, reason: Literal["missing", "unreadable"]) -> None:
+    def __init__(self, message: str, reason: Reason) -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason: Reason = reason
+
+    def __reduce__(self) -> tuple[type[FileError], tuple[str, Reason]]:
+        return FileError, (str(self), self.reason)
 
 
 class _Archives:

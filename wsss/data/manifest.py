@@ -206,6 +206,11 @@ class Manifest:
             raise UserError(f"no list plays the role {name!r}: set data.splits.{name}")
         return self.split(split)
 
+    def union(self, *names: str) -> list[Item]:
+        """The images of any of these roles, sorted by id; roles without a list are left out."""
+        lists = {self.roles[name] for name in names} - {None}
+        return [item for item in self.items if lists & {*item.splits}]
+
     @cached_property
     def _by_id(self) -> dict[str, Item]:
         return {item.id: item for item in self.items}

@@ -1,4 +1,4 @@
-"""Stage: multi-scale CAMs of the training images, present classes only."""
+"""Stage: multi-scale CAMs of training, seed and tune images, present classes only."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
     load_trained(method, context.paths.weights("classify"))
     device = pick_device(config.compute)
     place(method, config.compute, device)
-    items = manifest.role("train")
+    items = manifest.union("train", "seed", "tune")
     start, stop = shard_bounds(len(items), shard, shards)
     with context.recording(out), ArrayStoreWriter(out) as store:
         for held, images in windows(manifest, items[start:stop], config.resources.workers, "cam"):

@@ -21,11 +21,11 @@ class Evaluation(NamedTuple):
 
 
 EVALUATIONS = {
-    "cam": Evaluation("cam", "train", "seed", "cams", True),
-    "cam_tune": Evaluation("cam", "train", "tune", "cams", True),
+    "cam": Evaluation("cam", "maps", "seed", "cams", True),
+    "cam_tune": Evaluation("cam", "maps", "tune", "cams", True),
     "crf": Evaluation("seeds", "crf", "seed", "masks", True),
-    "walk": Evaluation("walk", "train", "seed", "scores", True),
-    "pseudo": Evaluation("pseudo", "train", "seed", "masks", True),
+    "walk": Evaluation("walk", "scores", "seed", "scores", True),
+    "pseudo": Evaluation("pseudo", "masks", "seed", "masks", True),
     "single": Evaluation("predict", "single", "val", "masks", False),
     "multi": Evaluation("predict", "scores", "val", "scores", False),
     "final": Evaluation("predict", "masks", "val", "masks", False),

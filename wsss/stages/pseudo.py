@@ -20,8 +20,8 @@ def run(context: Context, out: Path) -> None:
             with atomic_path(out) as temporary:
                 shutil.copyfile(context.paths.store("seeds", "crf"), temporary)
             return
-        items = manifest.role("train")
-        store = ArrayStore(context.paths.store("walk", "train"))
+        items = manifest.union("train", "seed")
+        store = ArrayStore(context.paths.store("walk", "scores"))
         params = crf_params(config.pseudo.crf_params) if config.pseudo.crf else None
         work = jobs(manifest, items, store)
         function = partial(refine, params=params)

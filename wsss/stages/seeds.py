@@ -60,8 +60,8 @@ def label_seeds(
 def run_alpha(context: Context, low: Path, high: Path, shard: tuple[int, int] = (0, 1)) -> None:
     """Write both alpha seeds of the training images; classes come from the tags."""
     config, manifest = context.config, context.manifest
-    items = take_shard(manifest.role("train"), shard)
-    store = ArrayStore(context.paths.store("cam", "train"))
+    items = take_shard(manifest.union("train", "seed"), shard)
+    store = ArrayStore(context.paths.store("cam", "maps"))
     alphas = (config.seeds.alpha_low, config.seeds.alpha_high)
     function = partial(alpha_seeds, alphas=alphas, params=crf_params(config.seeds.alpha_crf))
     with context.recording(low):
@@ -73,8 +73,8 @@ def run_alpha(context: Context, low: Path, high: Path, shard: tuple[int, int] = 
 def run_label(context: Context, out: Path, shard: tuple[int, int] = (0, 1)) -> None:
     """Write the label-CRF masks of the training images; classes come from the tags."""
     config, manifest = context.config, context.manifest
-    items = take_shard(manifest.role("train"), shard)
-    store = ArrayStore(context.paths.store("cam", "train"))
+    items = take_shard(manifest.union("train", "seed"), shard)
+    store = ArrayStore(context.paths.store("cam", "maps"))
     tuned = context.paths.metrics("cam_tune").with_suffix(".json")
     threshold, _ = operating_point(config.cam.threshold, tuned, manifest.data_hash)
     function = partial(

@@ -56,7 +56,7 @@ def _supervision(context: Context) -> tuple[list[Item], ReadMasks, list[Path]]:
                 f"{len(items)} have none, such as {bare[0]!r}"
             )
         return items, lambda item: [manifest.read_mask(item)], []
-    path = context.paths.store("pseudo", "train")
+    path = context.paths.store("pseudo", "masks")
     store = MaskStore(path)
 
     def read_pseudo(item: Item) -> Sequence[np.ndarray]:

@@ -35,8 +35,8 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
     load_trained(task, context.paths.weights("affinity"))
     place(task, config.compute, device)
     network, offsets = task.network, half_disc_offsets(walk.radius)
-    store = ArrayStore(context.paths.store("cam", "train"))
-    items = manifest.role("train")
+    store = ArrayStore(context.paths.store("cam", "maps"))
+    items = manifest.union("train", "seed")
     start, stop = shard_bounds(len(items), shard, shards)
     with context.recording(out), ArrayStoreWriter(out) as writer:
         for held, images in windows(manifest, items[start:stop], config.resources.workers, "walk"):
