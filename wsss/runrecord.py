@@ -37,10 +37,14 @@ def git_revision() -> str | None:
 
 def peak_memory_mb() -> float:
     """Return the largest resident size of this process or of one child, in MB."""
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    peak = max(resource.getrusage(kind).ru_maxrss for kind in kinds)
-    # Linux counts in KiB, macOS in bytes.
-    return peak / (1024**2 if sys.platform == "darwin" else 1024)
+    unit = 1024**2 if sys.platform == "darwin" else 1024
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Linux's ru_maxrss starts at the size of the process that started this one.
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return max(int(lines["VmHWM"].split()[0]) / 1024, children)
+    return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, children)
 
 
 def machine() -> str:

@@ -146,6 +146,11 @@ def _row(
 ) -> _Row | None:
     """Clean the cells of a line; None and a finding if its paths are unusable."""
     where = f"{cfg.csv}:{line}"
+    broken = [name for name in (*REQUIRED, *OPTIONAL) if "\n" in cells.get(name, "")]
+    if broken:
+        # Mostly a quote that was never closed and swallowed the lines after it.
+        findings.add("csv-row", f"{where}: a line break in column {broken[0]}")
+        return None
     paths = {}
     for name in ("image", "mask"):
         path = cells.get(name, "").strip().replace("\\", "/")

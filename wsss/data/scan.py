@@ -39,7 +39,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "split-overlap": ("error", "take the shared images off one of the two lists"),
     "csv-unreadable": ("error", "save the table as UTF-8 CSV with commas, and check data.csv"),
     "csv-columns": ("error", "the columns are image,labels and optionally mask,split"),
-    "csv-row": ("error", "one cell a column; quote cells that contain commas"),
+    "csv-row": ("error", "one cell a column; quote cells that contain commas, close quotes"),
     "path-outside": ("error", "write paths relative to the CSV's folder, inside data.root"),
     "id-collision": ("error", "two images may not differ in their extension only: rename one"),
     "row-duplicate": ("note", "equal rows of one image count once, their splits are united"),

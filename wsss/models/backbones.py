@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from wsss.models.dropout import replace_dropout
 from wsss.models.weights import check_keys, load_initial
 
 import timm  # isort: skip  (after the shim)
+
+# It warns of the classifier's keys, which features do not need; check_keys has seen to the rest.
+logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
 
 
 class Backbone(nn.Module):
