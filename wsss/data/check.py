@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wsss.data import images
-from wsss.data.manifest import Item, mask_table, threads
+from wsss.data.content import threads
+from wsss.data.manifest import Item, mask_table
 from wsss.data.scan import Problem, Scan
 from wsss.data.sources import load_source
 

@@ -8,13 +8,9 @@ also the one place where file ids of masks become 1..C and class names become 0.
 from __future__ import annotations
 
 import csv
-import hashlib
-import json
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -51,7 +47,8 @@ def unwritable(name: str) -> bool:
     return any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
 
 
-def _row(item: Item) -> dict[str, str]:
+def row_of(item: Item) -> dict[str, str]:
+    """The cells of an image's row in manifest.csv."""
     return {
         "id": item.id,
         "image": item.image,
@@ -67,45 +64,6 @@ def _item(row: Mapping[str, str]) -> Item:
 
     mask = row["mask"] or None
     return Item(row["id"], row["image"], mask, names(row["labels"]), names(row["split"]))
-
-
-def _digest(root: Path, path: str | None) -> bytes:
-    if path is None:
-        return b""
-    return hashlib.blake2b(images.read_bytes(root, path), digest_size=32).digest()
-
-
-def threads() -> int:
-    """Threads for reading and decoding: what this process may use of the machine."""
-    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
-
-
-def content_hash(
-    root: Path,
-    items: Iterable[Item],
-    classes: Iterable[str],
-    mask_values: Iterable[int],
-    background_values: Iterable[int],
-) -> str:
-    """Hash rows, classes and the bytes of every image and mask (blake2b, 32 hex digits).
-
-    Raises UserError naming the id of a file that cannot be read.
-    """
-
-    def contents(item: Item) -> bytes:
-        try:
-            return _digest(root, item.image) + _digest(root, item.mask)
-        except images.FileError as error:
-            raise UserError(f"image {item.id!r}: {error}; run `wsss data check`") from error
-
-    rows = sorted(items, key=lambda item: item.id)
-    total = hashlib.blake2b(digest_size=16)
-    head = [list(classes), list(mask_values), list(background_values)]
-    total.update(json.dumps(head).encode())
-    with ThreadPoolExecutor(threads()) as pool:
-        for item, content in zip(rows, pool.map(contents, rows), strict=True):
-            total.update(json.dumps(list(_row(item).values())).encode() + content)
-    return total.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -158,7 +116,7 @@ class Manifest:
 
     def save(self, data_dir: Path) -> None:
         """Write both files atomically; the same manifest gives the same bytes."""
-        rows = [_row(item) for item in self.items]
+        rows = [row_of(item) for item in self.items]
         for row in rows:
             if any(unwritable(cell) for cell in row.values()):
                 raise UserError(f"image {row['id']!r}: control characters in a name: rename it")

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from wsss.data.manifest import ROLES, SEPARATOR, Item, Manifest, content_hash, unwritable
+from wsss.data.content import content_hash
+from wsss.data.manifest import ROLES, SEPARATOR, Item, Manifest, unwritable
 from wsss.errors import UserError
 
 if TYPE_CHECKING:
