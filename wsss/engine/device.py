@@ -8,12 +8,14 @@ import torch
 from torch import nn
 
 from wsss.config.schema import Compute
+from wsss.engine.memory import keep_freed_memory
 from wsss.errors import UserError
 
 
 def pick_device(config: Compute) -> torch.device:
     """Set the thread count and return the device; one that is absent is a :class:`UserError`."""
     torch.set_num_threads(config.threads)
+    keep_freed_memory()
     name = config.device
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
