@@ -59,9 +59,7 @@ def main() -> None:
             )
             for keep in (0, 1)
         )
-        print(
-            f"round {number}: plain {plain:.3f} s, kept {kept:.3f} s, ratio {plain / kept:.1f}"
-        )
+        print(f"round {number}: plain {plain:.3f} s, kept {kept:.3f} s, ratio {plain / kept:.1f}")
 
 
 if __name__ == "__main__":

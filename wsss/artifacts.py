@@ -45,7 +45,7 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        os.replace(temporary, path)
+        temporary.replace(path)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise UserError(f"disk full while writing {path}: free some space and rerun") from error
@@ -263,9 +263,7 @@ def merge_stores(parts: Sequence[Path | str], out: Path | str) -> None:
                 members = [name for name in archive.namelist() if name != INDEX_MEMBER]
                 for member in members:
                     identifier = member.rpartition(".")[0]
-                    writer._add(
-                        identifier, member, archive.read(member), reader.index[identifier]
-                    )
+                    writer._add(identifier, member, archive.read(member), reader.index[identifier])
 
 
 def save_weights(path: Path | str, state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:

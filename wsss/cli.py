@@ -64,7 +64,8 @@ def _dispatch(args: argparse.Namespace) -> int:
     from wsss.config import load_params
 
     if args.handler is _merge:
-        return _merge(args)
+        _merge(args)
+        return 0
     handler: Handler = args.handler
     return handler(args, load_params(args.params or [Path("params.yaml")])) or 0
 
@@ -117,12 +118,13 @@ def _shared_context(args: argparse.Namespace, params: Params, stage: str) -> Con
 
 def _data_check(args: argparse.Namespace, params: Params) -> int:
     from wsss.data.check import check
-    from wsss.stages.checking import describe
 
     context = _shared_context(args, params, "manifest")
     problems = check(context.config.data, context.paths.data)
-    sys.stdout.write(describe(problems))
-    return int(any(problem.severity == "error" for problem in problems))
+    errors = sum(problem.severity == "error" for problem in problems)
+    lines = [*map(str, problems), f"{len(problems)} kinds of findings, {errors} of them errors"]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return int(errors > 0)
 
 
 def _manifest(args: argparse.Namespace, params: Params) -> None:
@@ -200,11 +202,10 @@ def _crf(args: argparse.Namespace, params: Params) -> None:
     crf.run(context, _out(context, "predict", "masks", args), args.shard)
 
 
-def _merge(args: argparse.Namespace) -> int:
+def _merge(args: argparse.Namespace) -> None:
     from wsss.artifacts import merge_stores
 
     merge_stores(args.parts, args.out)
-    return 0
 
 
 def _evaluate(args: argparse.Namespace, params: Params) -> None:
@@ -225,7 +226,7 @@ def _compare(args: argparse.Namespace, params: Params) -> None:
     sys.stdout.write(table)
 
 
-def _methods(args: argparse.Namespace, params: Params) -> None:
+def _methods(_args: argparse.Namespace, _params: Params) -> None:
     from wsss.methods import load_method, method_names
 
     for name in method_names():
@@ -293,7 +294,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("manifest", _manifest, "Write the manifest: images, tags, masks and lists.", job=False)
     add("classify", _classify, "Train the classification network: image labels only.")
     add("cam", _cam, "Infer CAMs of the training images: multi-scale, flipped.", shards=True)
-    seeds = add("seeds", _seeds, "Make CRF seeds from CAMs: for AffinityNet or as masks.", shards=True)
+    seeds = add(
+        "seeds", _seeds, "Make CRF seeds from CAMs: for AffinityNet or as masks.", shards=True
+    )
     seeds.add_argument(
         "kind",
         choices=("alpha", "label"),

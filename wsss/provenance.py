@@ -1,8 +1,8 @@
 """Which of our own source files a stage consists of, and their hash.
 
 Found by reading imports, without running anything: a stage's module, what it imports from this
-package (inside functions, and by names in registries, too), and so on. Snakemake gets the hash as a parameter of the rule, so
-that a code edit reruns exactly the stages that contain it.
+package (inside functions, and by names in registries, too), and so on. Snakemake gets the hash
+as a parameter of the rule, so that a code edit reruns exactly the stages that contain it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _imports(module: str) -> frozenset[str]:
     """Return the modules of this package that ``module`` names in import statements."""
     path = _file(module)
     assert path is not None
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]

@@ -54,7 +54,7 @@ class TinyTask(Task):
         self.head = nn.Linear(4, 1)
         self.poison_at = poison_at
 
-    def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:
+    def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:  # noqa: ARG002
         x = self.norm(self.backbone.conv(batch["image"])).relu().mean((2, 3))
         loss = F.binary_cross_entropy_with_logits(self.head(self.drop(x)), batch["label"])
         if progress.step == self.poison_at:
@@ -130,9 +130,7 @@ def test_accumulation_equals_the_whole_batch(
     tmp_path: Path, tiny_params: Params, training: Callable[..., Training]
 ) -> None:
     whole, _ = run(tmp_path / "a", tiny_params, training(), TinyTask(batch_norm=False))
-    parts, _ = run(
-        tmp_path / "b", tiny_params, training(micro_batch=2), TinyTask(batch_norm=False)
-    )
+    parts, _ = run(tmp_path / "b", tiny_params, training(micro_batch=2), TinyTask(batch_norm=False))
     for name, value in whole.items():
         assert torch.allclose(parts[name], value, atol=1e-5), name
 

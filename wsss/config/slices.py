@@ -65,11 +65,7 @@ MODULES: dict[str, str] = {
     "seeds_label": "seeds",
     "evaluate_cam": "scoring",
     "evaluate": "scoring",
-    **{
-        stage: stage
-        for stage in STAGES
-        if not stage.startswith(("seeds", "evaluate"))
-    },
+    **{stage: stage for stage in STAGES if not stage.startswith(("seeds", "evaluate"))},
 }
 # Keys any stage may read because they never change a result: where things are, how many
 # processes share the work.

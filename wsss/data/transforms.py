@@ -105,7 +105,8 @@ def colour_jitter(images: Tensor, factors: Tensor) -> Tensor:
     images = (mean + (images - mean) * contrast).clamp(0, 1)
     grey = (images * weights).sum(1, keepdim=True)
     images = (grey + (images - grey) * saturation).clamp(0, 1)
-    return torch.einsum("bij,bjhw->bihw", _hue_matrices(hue.flatten()), images).clamp(0, 1)
+    turned: Tensor = torch.einsum("bij,bjhw->bihw", _hue_matrices(hue.flatten()), images)
+    return turned.clamp(0, 1)
 
 
 def _hue_matrices(hue: Tensor) -> Tensor:
@@ -114,7 +115,8 @@ def _hue_matrices(hue: Tensor) -> Tensor:
     cos, sin = torch.cos(2 * math.pi * hue), torch.sin(2 * math.pi * hue)
     zero, one = torch.zeros_like(hue), torch.ones_like(hue)
     turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], -1).view(-1, 3, 3)
-    return torch.linalg.inv(to_yiq) @ turn @ to_yiq
+    matrices: Tensor = torch.linalg.inv(to_yiq) @ turn @ to_yiq
+    return matrices
 
 
 def valid_pixels(boxes: Tensor, size: int) -> Tensor:

@@ -110,7 +110,9 @@ def fit(
     ema = None
     if config.ema is not None:
         ema = AveragedModel(
-            task, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True
+            task,
+            multi_avg_fn=get_ema_multi_avg_fn(config.ema),  # type: ignore[no-untyped-call]
+            use_buffers=True,
         )
         modules["ema"] = ema
     path = how.state / "state.safetensors"

@@ -38,7 +38,7 @@ def lr_factor(fraction: float, config: Training) -> float:
         # Never 0: the first step would be lost.
         return max(fraction, 1e-3) / config.warmup
     if config.schedule == "poly":
-        return (1.0 - fraction) ** config.power
+        return float((1.0 - fraction) ** config.power)
     if config.schedule == "cosine":
         return float((1.0 + math.cos(math.pi * fraction)) / 2)
     return 1.0

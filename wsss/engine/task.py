@@ -67,7 +67,7 @@ class Task(nn.Module):
         inherited = {id(p) for p in self.backbone.parameters()}
         return (p for p in self.parameters() if id(p) not in inherited)
 
-    def after_step(self, progress: Progress) -> None:  # noqa: B027
+    def after_step(self, progress: Progress) -> None:
         """Update EMA copies and memories after an optimiser step."""
 
     def train(self, mode: bool = True) -> Task:

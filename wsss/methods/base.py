@@ -80,7 +80,8 @@ class Method(Task):
 
     def seed_maps(self, images: Tensor) -> Tensor:
         """Return the (B, C, h, w) non-negative maps that CAM inference averages over scales."""
-        return self(images).cam.relu()
+        output: Output = self(images)
+        return output.cam.relu()
 
     def segment(self, images: Tensor) -> Tensor:
         """Return (B, C + 1, h, w) segmentation logits, for the single-stage road only."""

@@ -32,9 +32,7 @@ class Backbone(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
-    ) -> None:
+    def __init__(self, network: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
         super().__init__()
         self.network = network
         info: Any = network.feature_info
@@ -98,7 +96,7 @@ def build_backbone(config: BackboneConfig, output_stride: int, pretrained: bool)
             ) from error
         raise
     replace_dropout(network)
-    default = timm.get_pretrained_cfg(config.name)
+    default: Any = timm.get_pretrained_cfg(config.name)
     return Backbone(network, tuple(mean or default.mean), tuple(std or default.std))
 
 
@@ -108,16 +106,15 @@ def _skeleton(name: str) -> nn.Module:
         with torch.device("meta"):
             network: nn.Module = timm.create_model(name)
     except RuntimeError as error:
-        raise UserError(
-            f"backbone.name {name!r} is not in timm: see timm.list_models()"
-        ) from error
+        raise UserError(f"backbone.name {name!r} is not in timm: see timm.list_models()") from error
     return network
 
 
 def _blocks_per_stage(network: nn.Module) -> list[int] | None:
     blocks: Any = getattr(network, "blocks", None)
     if isinstance(blocks, nn.Sequential) and all(isinstance(s, nn.Sequential) for s in blocks):
-        return [len(stage) for stage in blocks]
+        stages: Any = blocks
+        return [len(stage) for stage in stages]
     return None
 
 

@@ -23,7 +23,9 @@ def labelled(items: list[Item]) -> list[Item]:
     if not kept:
         raise UserError("no image of the train role has a label: see `wsss data check`")
     if len(kept) < len(items):
-        log.warning("%d of %d images have no label and are left out", len(items) - len(kept), len(items))
+        log.warning(
+            "%d of %d images have no label and are left out", len(items) - len(kept), len(items)
+        )
     return kept
 
 
