@@ -125,4 +125,5 @@ def valid_pixels(boxes: Tensor, size: int) -> Tensor:
     top, bottom, left, right = boxes.T[..., None]
     rows = (line >= top) & (line < bottom)
     columns = (line >= left) & (line < right)
-    return (rows[:, :, None] & columns[:, None, :])[:, None]
+    inside: Tensor = rows[:, :, None] & columns[:, None, :]
+    return inside[:, None]
