@@ -12,6 +12,8 @@ rule classify:
     threads: compute_threads
     resources:
         gpu=gpus,
+    conda:
+        "../../envs/wsss.yaml"
     shell:
         f"wsss classify {JOB} --log {{log}}"
 
@@ -30,6 +32,8 @@ rule cam:
     threads: compute_threads
     resources:
         gpu=gpus,
+    conda:
+        "../../envs/wsss.yaml"
     shell:
         f"wsss cam {JOB} {shard_option(SHARDS.cam)} --log {{log}}"
 
@@ -43,5 +47,7 @@ if SHARDS.cam > 1:
             f"{RUN}/cam/maps.zip",
         log:
             f"{LOGS}/merge_cam.log",
+        conda:
+            "../../envs/wsss.yaml"
         shell:
             "wsss merge {output} {input} 2> {log}"

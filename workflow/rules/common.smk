@@ -104,6 +104,52 @@ def shard_log(stage, count):
     return f"{LOGS}/{stage}{suffix}.log"
 
 
+def label_seed_input(wildcards):
+    """CAMs and, where the threshold is tuned, the result of tuning it."""
+    run = RUN.format(**wildcards)
+    tuned = variant_of(wildcards).cam.threshold == "tune"
+    return [f"{run}/cam/maps.zip", *([f"{run}/metrics/cam_tune.json"] if tuned else [])]
+
+
+def pseudo_input(wildcards):
+    """What pseudo masks are made from: walked CAMs, or the CRF seeds without refinement."""
+    name = {"none": "seeds/crf.zip", "affinitynet": "walk/scores.zip"}
+    return f"{RUN.format(**wildcards)}/{name[variant_of(wildcards).refine.method]}"
+
+
+def segment_input(wildcards):
+    """Pseudo masks; the upper bound reads ground truth, which is part of the data set."""
+    supervised = variant_of(wildcards).road == "supervised"
+    return [] if supervised else f"{RUN.format(**wildcards)}/pseudo/masks.zip"
+
+
+def predict_input(wildcards):
+    """The network that predicts: the segmentation net, or the method's own."""
+    single = variant_of(wildcards).road == "single-stage"
+    stage = "classify" if single else "segment"
+    return f"{RUN.format(**wildcards)}/{stage}/weights.safetensors"
+
+
+def evaluate_input(wildcards):
+    """The scored artifact and, for CAMs with a tuned threshold, the result of tuning."""
+    evaluation = EVALUATIONS[wildcards.what]
+    run = RUN.format(**{k: v for k, v in wildcards.items() if k != "what"})
+    files = [f"{run}/{evaluation.stage}/{evaluation.store}.zip"]
+    if wildcards.what == "cam" and variant_of(wildcards).cam.threshold == "tune":
+        files.append(f"{run}/metrics/cam_tune.json")
+    return files
+
+
+def compared(wildcards):
+    """Metrics of every variant and seed."""
+    return [
+        f"{RUN.format(dataset=wildcards.dataset, variant=name, seed=seed)}/metrics/{what}.json"
+        for name in BASE.run.variants
+        for seed in BASE.run.seeds
+        for what in wanted(PARAMS.resolve(name))
+    ]
+
+
 def targets():
     """Everything that `snakemake` builds by default."""
     files = []

@@ -7,5 +7,7 @@ rule manifest:
     params:
         config=keys("manifest"),
         code=code("manifest"),
+    conda:
+        "../../envs/wsss.yaml"
     shell:
         f"wsss manifest --params {RESOLVED} --log {{log}}"

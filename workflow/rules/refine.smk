@@ -1,16 +1,3 @@
-def label_seed_input(wildcards):
-    """CAMs and, where the threshold is tuned, the result of tuning it."""
-    run = RUN.format(**wildcards)
-    tuned = variant_of(wildcards).cam.threshold == "tune"
-    return [f"{run}/cam/maps.zip", *([f"{run}/metrics/cam_tune.json"] if tuned else [])]
-
-
-def pseudo_input(wildcards):
-    """What pseudo masks are made from: walked CAMs, or the CRF seeds without refinement."""
-    name = {"none": "seeds/crf.zip", "affinitynet": "walk/scores.zip"}
-    return f"{RUN.format(**wildcards)}/{name[variant_of(wildcards).refine.method]}"
-
-
 rule seeds_alpha:
     input:
         MANIFEST,
@@ -24,6 +11,8 @@ rule seeds_alpha:
         config=keys("seeds_alpha"),
         code=code("seeds_alpha"),
     threads: pool_threads
+    conda:
+        "../../envs/wsss.yaml"
     shell:
         f"wsss seeds alpha {JOB} {shard_option(SHARDS.seeds)} --log {{log}}"
 
@@ -40,6 +29,8 @@ rule seeds_label:
         config=keys("seeds_label"),
         code=code("seeds_label"),
     threads: pool_threads
+    conda:
+        "../../envs/wsss.yaml"
     shell:
         f"wsss seeds label {JOB} {shard_option(SHARDS.seeds)} --log {{log}}"
 
@@ -55,6 +46,8 @@ if SHARDS.seeds > 1:
             f"{LOGS}/merge_seeds_{{name}}.log",
         wildcard_constraints:
             name="low|high|crf",
+        conda:
+            "../../envs/wsss.yaml"
         shell:
             "wsss merge {output} {input} 2> {log}"
 
@@ -75,6 +68,8 @@ rule affinity:
     threads: compute_threads
     resources:
         gpu=gpus,
+    conda:
+        "../../envs/wsss.yaml"
     shell:
         f"wsss affinity {JOB} --log {{log}}"
 
@@ -94,6 +89,8 @@ rule walk:
     threads: compute_threads
     resources:
         gpu=gpus,
+    conda:
+        "../../envs/wsss.yaml"
     shell:
         f"wsss walk {JOB} {shard_option(SHARDS.walk)} --log {{log}}"
 
@@ -107,6 +104,8 @@ if SHARDS.walk > 1:
             f"{RUN}/walk/scores.zip",
         log:
             f"{LOGS}/merge_walk.log",
+        conda:
+            "../../envs/wsss.yaml"
         shell:
             "wsss merge {output} {input} 2> {log}"
 
@@ -123,5 +122,7 @@ rule pseudo:
         config=keys("pseudo"),
         code=code("pseudo"),
     threads: pool_threads
+    conda:
+        "../../envs/wsss.yaml"
     shell:
         f"wsss pseudo {JOB} --log {{log}}"

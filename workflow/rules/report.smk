@@ -1,23 +1,3 @@
-def evaluate_input(wildcards):
-    """The scored artifact and, for CAMs with a tuned threshold, the result of tuning."""
-    evaluation = EVALUATIONS[wildcards.what]
-    run = RUN.format(**{k: v for k, v in wildcards.items() if k != "what"})
-    files = [f"{run}/{evaluation.stage}/{evaluation.store}.zip"]
-    if wildcards.what == "cam" and variant_of(wildcards).cam.threshold == "tune":
-        files.append(f"{run}/metrics/cam_tune.json")
-    return files
-
-
-def compared(wildcards):
-    """Metrics of every variant and seed."""
-    return [
-        f"{RUN.format(dataset=wildcards.dataset, variant=name, seed=seed)}/metrics/{what}.json"
-        for name in BASE.run.variants
-        for seed in BASE.run.seeds
-        for what in wanted(PARAMS.resolve(name))
-    ]
-
-
 rule evaluate:
     input:
         MANIFEST,
@@ -34,6 +14,8 @@ rule evaluate:
     wildcard_constraints:
         what="|".join(EVALUATIONS),
     threads: pool_threads
+    conda:
+        "../../envs/wsss.yaml"
     shell:
         f"wsss evaluate {{wildcards.what}} {JOB} --log {{log}}"
 
@@ -58,5 +40,7 @@ rule compare:
         variants=BASE.run.variants,
         seeds=BASE.run.seeds,
         code=code("compare"),
+    conda:
+        "../../envs/wsss.yaml"
     shell:
         f"wsss compare --params {RESOLVED} --log {{log}} > /dev/null"

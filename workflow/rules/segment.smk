@@ -1,16 +1,3 @@
-def segment_input(wildcards):
-    """Pseudo masks; the upper bound reads ground truth, which is part of the data set."""
-    supervised = variant_of(wildcards).road == "supervised"
-    return [] if supervised else f"{RUN.format(**wildcards)}/pseudo/masks.zip"
-
-
-def predict_input(wildcards):
-    """The network that predicts: the segmentation net, or the method's own."""
-    single = variant_of(wildcards).road == "single-stage"
-    stage = "classify" if single else "segment"
-    return f"{RUN.format(**wildcards)}/{stage}/weights.safetensors"
-
-
 rule segment:
     input:
         MANIFEST,
@@ -26,6 +13,8 @@ rule segment:
     threads: compute_threads
     resources:
         gpu=gpus,
+    conda:
+        "../../envs/wsss.yaml"
     shell:
         f"wsss segment {JOB} --log {{log}}"
 
@@ -45,6 +34,8 @@ rule predict:
     threads: compute_threads
     resources:
         gpu=gpus,
+    conda:
+        "../../envs/wsss.yaml"
     shell:
         f"wsss predict {JOB} --log {{log}}"
 
@@ -61,6 +52,8 @@ rule crf:
         config=keys("crf"),
         code=code("crf"),
     threads: pool_threads
+    conda:
+        "../../envs/wsss.yaml"
     shell:
         f"wsss crf {JOB} {shard_option(SHARDS.crf)} --log {{log}}"
 
@@ -74,5 +67,7 @@ if SHARDS.crf > 1:
             f"{RUN}/predict/masks.zip",
         log:
             f"{LOGS}/merge_crf.log",
+        conda:
+            "../../envs/wsss.yaml"
         shell:
             "wsss merge {output} {input} 2> {log}"
