@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -70,7 +71,7 @@ def compute_threads(wildcards):
 def gpus(wildcards):
     """GPUs that a job asks for; `auto` means one where this machine has any."""
     device = variant_of(wildcards).compute.device
-    found = device == "auto" and Path("/dev/nvidiactl").exists()
+    found = device == "auto" and shutil.which("nvidia-smi") is not None
     return int(found or device.startswith("cuda"))
 
 
