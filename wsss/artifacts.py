@@ -70,7 +70,7 @@ def save_json(path: Path | str, value: Any) -> None:
 def load_json(path: Path | str) -> Any:
     """Read JSON; a missing or broken file is a :class:`UserError`."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: run the stage that makes it first") from error
     except ValueError as error:
@@ -79,7 +79,10 @@ def load_json(path: Path | str) -> Any:
 
 def save_csv(path: Path | str, rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Write rows as CSV with ``\\n`` line ends, atomically."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as stream:
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as stream,
+    ):
         writer = csv.DictWriter(stream, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
