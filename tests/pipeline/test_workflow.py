@@ -146,6 +146,7 @@ def test_own_photos_without_masks_teach_the_same_network(
     workspace = make_workspace()
     done = workspace.run(
         run={"variants": ["baseline"]},
+        cam={"threshold": 0.4},
         data={
             "source": "folder",
             "root": str(photos),
