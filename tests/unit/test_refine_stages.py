@@ -1,0 +1,74 @@
+"""What the CRF stages do with one image and with shards."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from wsss.artifacts import Entry
+from wsss.data.manifest import Item
+from wsss.refine.crf import CrfParams
+from wsss.stages.crf import refine
+from wsss.stages.refining import Job, take_shard
+from wsss.stages.seeds import alpha_seeds, class_ids, label_seeds
+
+PARAMS = CrfParams(3, 3, 3, 50, 5, 10)
+SIZE = (24, 31)
+
+
+def job(classes: list[int], maps: np.ndarray) -> Job:
+    """An image with a bright right half and maps at stride 4."""
+    image = np.full((*SIZE, 3), 40, np.uint8)
+    image[:, 16:] = 210
+    return Job(image, Entry(maps.astype(np.float16), classes, SIZE))
+
+
+def right_half(value: float) -> np.ndarray:
+    maps = np.zeros((6, 8))
+    maps[:, 4:] = value
+    return maps
+
+
+def test_class_ids_are_one_above_labels() -> None:
+    np.testing.assert_array_equal(class_ids(np.array([[0, 1, 2]]), [3, 7]), [[0, 4, 8]])
+
+
+def test_alpha_seeds_hold_present_classes_only() -> None:
+    low, high = alpha_seeds(
+        job([4, 9], np.stack([right_half(0.9), right_half(0.2)])), [4, 32], PARAMS
+    )
+    for mask in (low, high):
+        assert mask.shape == SIZE
+        assert mask.dtype == np.uint8
+        assert set(np.unique(mask)) <= {0, 5, 10}
+        assert (mask[:, 20:] == 5).all()
+    assert (high == 0).sum() <= (low == 0).sum()
+
+
+def test_label_seeds_follow_the_image_edge() -> None:
+    (mask,) = label_seeds(job([4], right_half(0.9)[None]), 0.2, 0.7, PARAMS)
+    np.testing.assert_array_equal(mask == 5, np.arange(31)[None].repeat(24, 0) >= 16)
+
+
+def test_images_without_tags_are_background() -> None:
+    empty = job([], np.zeros((0, 6, 8)))
+    masks = [*alpha_seeds(empty, [4, 32], PARAMS), *label_seeds(empty, 0.2, 0.7, PARAMS)]
+    assert all(mask.shape == SIZE and not mask.any() for mask in masks)
+    assert len(masks) == 3
+
+
+@pytest.mark.parametrize("params", [None, PARAMS])
+def test_scores_become_the_ids_of_their_classes(params: CrfParams | None) -> None:
+    scores = np.stack([1 - right_half(0.9), right_half(0.9)])
+    (mask,) = refine(job([0, 7], scores), params)
+    assert mask.dtype == np.uint8
+    assert (mask[:, :12] == 0).all()
+    assert (mask[:, 20:] == 7).all()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 7, 12])
+def test_shards_are_contiguous_and_complete(number: int) -> None:
+    items = [Item(str(i), "", None, (), ()) for i in range(10)]
+    shards = [take_shard(items, (index, number)) for index in range(number)]
+    assert [item for shard in shards for item in shard] == items
+    assert max(map(len, shards)) - min(map(len, shards)) <= 1
