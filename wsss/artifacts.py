@@ -11,6 +11,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -173,15 +174,29 @@ class _ZipReader:
         index: dict[str, Any] = json.loads(self._read(INDEX_MEMBER))
         return index
 
-    def _read(self, member: str) -> bytes:
+    @property
+    def members(self) -> list[str]:
+        """Names of the archive's members in the order they were added, the index left out."""
+        with self._intact():
+            return [name for name in self._archive().namelist() if name != INDEX_MEMBER]
+
+    def _archive(self) -> zipfile.ZipFile:
         if self._pid != os.getpid():
-            try:
-                self._zip = zipfile.ZipFile(self.path)
-            except zipfile.BadZipFile as error:
-                raise UserError(f"{self.path} is damaged ({error}): delete and rerun") from error
+            self._zip = zipfile.ZipFile(self.path)
             self._pid = os.getpid()
+        return self._zip
+
+    @contextmanager
+    def _intact(self) -> Iterator[None]:
         try:
-            return self._zip.read(member)
+            yield
+        except (zipfile.BadZipFile, EOFError) as error:
+            raise UserError(f"{self.path} is damaged ({error}): delete and rerun") from error
+
+    def _read(self, member: str) -> bytes:
+        try:
+            with self._intact():
+                return self._archive().read(member)
         except KeyError as error:
             raise UserError(
                 f"{self.path} holds no {member!r}: it belongs to another manifest; "
@@ -262,11 +277,13 @@ def merge_stores(parts: Sequence[Path | str], out: Path | str) -> None:
     readers = [_ZipReader(part) for part in parts]
     with _ZipWriter(out) as writer:
         for reader in readers:
-            with zipfile.ZipFile(reader.path) as archive:
-                members = [name for name in archive.namelist() if name != INDEX_MEMBER]
-                for member in members:
-                    identifier = member.rpartition(".")[0]
-                    writer._add(identifier, member, archive.read(member), reader.index[identifier])
+            for member in reader.members:
+                identifier = member.rpartition(".")[0]
+                if identifier in writer.index:
+                    raise UserError(
+                        f"{reader.path}: {identifier!r} is there twice: name each part once"
+                    )
+                writer._add(identifier, member, reader._read(member), reader.index[identifier])
 
 
 def save_weights(path: Path | str, state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -274,12 +291,19 @@ def save_weights(path: Path | str, state: Mapping[str, Tensor], meta: Mapping[st
 
     One key only: safetensors writes several in random order, and the bytes would differ.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     text = json.dumps(meta, sort_keys=True, separators=(",", ":"))
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, {METADATA_KEY: text})
+        try:
+            save_file(tensors, temporary, {METADATA_KEY: text})
+        except SafetensorError as error:
+            # A full disk or a closed folder hides in its text.
+            if number := re.search(r"os error (\d+)", str(error)):
+                raise OSError(int(number[1]), str(error)) from error
+            raise
         # safetensors writes for the owner alone; a cluster's group reads results, too.
         temporary.chmod(0o666 & ~_umask())
 
