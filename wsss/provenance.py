@@ -20,7 +20,10 @@ _NEUTRAL = ("wsss.config", "wsss.cli", "wsss.runrecord", "wsss.paths", "wsss.pro
 
 
 def _file(module: str) -> Path | None:
-    base = _SOURCE.joinpath(*module.split(".")[1:])
+    parts = module.split(".")[1:]
+    if not all(parts):  # "wsss.methods.", the start of a name that is put together
+        return None
+    base = _SOURCE.joinpath(*parts)
     for path in (base.with_suffix(".py"), base / "__init__.py"):
         if path.is_file():
             return path
