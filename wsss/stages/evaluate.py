@@ -18,27 +18,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from wsss.artifacts import load_json
 from wsss.data.manifest import Item, Manifest
 from wsss.errors import UserError
 from wsss.metrics.boundary import TOLERANCE
 from wsss.metrics.report import About, write_report
 from wsss.metrics.sweep import best, confusions, sweep, thresholds
 from wsss.metrics.tally import Job, count_split
+from wsss.stages.threshold import Threshold, operating_point
 
-__all__ = [
-    "About",
-    "Threshold",
-    "evaluate_cams",
-    "evaluate_masks",
-    "evaluate_scores",
-    "operating_point",
-    "tune_cams",
-]
-
-Threshold = float | Literal["tune"]
+__all__ = ["About", "evaluate_cams", "evaluate_masks", "evaluate_scores", "tune_cams"]
 
 
 def evaluate_masks(
@@ -128,24 +118,6 @@ def tune_cams(
     tally.confusion = confusions(tally.histogram)[index]
     job = replace(job, threshold=float(thresholds(bins)[index]))
     return write_report(job, "tune", len(items), Path(out), about, True, tally, "tune")
-
-
-def operating_point(
-    threshold: Threshold, tuned: Path | None, data_hash: str
-) -> tuple[float, Literal["configured", "tune"]]:
-    """The threshold in use and where it comes from.
-
-    ``tuned`` is the json of :func:`tune_cams`, read if ``threshold`` is ``"tune"``. Raises
-    UserError if it is missing or belongs to data with another hash.
-    """
-    if threshold != "tune":
-        return float(threshold), "configured"
-    if tuned is None:
-        raise UserError("cam.threshold is 'tune' but no tuning result was given: tune first")
-    report = load_json(tuned)
-    if report.get("data_hash") != data_hash or report.get("threshold_source") != "tune":
-        raise UserError(f"{tuned} was not tuned on this data set: delete it and tune again")
-    return float(report["threshold"]), "tune"
 
 
 def _refuse_overlap(manifest: Manifest, role: str) -> None:

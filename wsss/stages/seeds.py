@@ -18,8 +18,8 @@ from wsss.refine.crf import (
     threshold_labels,
 )
 from wsss.refine.resize import resize_bilinear
-from wsss.stages.evaluate import operating_point
 from wsss.stages.refining import Job, crf_params, jobs, take_shard, write_maps
+from wsss.stages.threshold import operating_point
 
 
 def class_ids(channels: np.ndarray, classes: Sequence[int]) -> np.ndarray:
