@@ -3,7 +3,9 @@
 # make lint    format, lint, types and workflow checks
 # Both use one environment, .venv, made from pinned versions.
 
-PYTHON ?= $(shell command -v python3.12 || command -v python3.11 || echo python3)
+# The first that runs and can make environments; a shim of a version manager may do neither.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3; do \
+    $$p -c 'import venv, ensurepip' 2> /dev/null && echo $$p && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -15,6 +17,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 env: $(READY)
 
 $(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "error: no Python 3.11 or 3.12 with venv found: install one, or make PYTHON=/path/to/python3.12"; exit 1; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else f"Python 3.11 or 3.12 is needed, this is {v[0]}.{v[1]}: make PYTHON=/path/to/python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
