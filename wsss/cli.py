@@ -47,16 +47,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except Exception as error:
-        log.exception("unexpected error")
-        _fail(f"error: unexpected {type(error).__name__}: {error} (traceback in the log file)")
         if not _has_log_file():
             raise
-        return 1
+        log.exception("unexpected error")
+        return _fail(
+            f"error: unexpected {type(error).__name__}: {error} (traceback in the log file)"
+        )
 
 
 def _fail(message: str) -> int:
     sys.stderr.write(f"{message}\n")
-    log.error("%s", message)
+    if _has_log_file():  # without any handler, logging would print it a second time
+        log.error("%s", message)
     return 1
 
 
@@ -259,6 +261,104 @@ def _shard(text: str) -> tuple[int, int]:
     return shard, shards
 
 
+def _seed(text: str) -> int:
+    """Parse a seed: 0, 1, 2, ..."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
+    return int(text)
+
+
+# Of each stage: what it does, what it reads and writes (under results/DATASET or, for one variant
+# and seed, results/DATASET/VARIANT/seedN), and what else a user should know.
+_STAGE_HELP = {
+    "manifest": (
+        "write the manifest: images, tags, masks and lists",
+        "the data set named by data.source and data.root",
+        "data/manifest.csv, data/dataset.json",
+        "Generates the scenes when data.source is 'scenes'.",
+    ),
+    "classify": (
+        "train the classification network on image labels",
+        "the manifest and the training images",
+        "classify/weights.safetensors, classify/curve.csv",
+        "An interrupted run continues.",
+    ),
+    "cam": (
+        "infer CAMs, multi-scale and flipped",
+        "classify/weights.safetensors",
+        "cam/maps.zip",
+        "For the images of the train, seed and tune lists; present classes come from the tags.",
+    ),
+    "seeds": (
+        "make CRF seeds from CAMs",
+        "cam/maps.zip, and metrics/cam_tune.json where the threshold is tuned",
+        "seeds/low.zip and seeds/high.zip, or seeds/crf.zip",
+        "",
+    ),
+    "affinity": (
+        "train AffinityNet on the alpha seeds",
+        "seeds/low.zip, seeds/high.zip",
+        "affinity/weights.safetensors, affinity/curve.csv",
+        "An interrupted run continues.",
+    ),
+    "walk": (
+        "propagate CAMs by a random walk over learned affinities",
+        "cam/maps.zip, affinity/weights.safetensors",
+        "walk/scores.zip",
+        "",
+    ),
+    "pseudo": (
+        "make the pseudo masks that segmentation is trained on",
+        "walk/scores.zip or, without refinement, seeds/crf.zip",
+        "pseudo/masks.zip",
+        "",
+    ),
+    "segment": (
+        "train the segmentation network",
+        "pseudo/masks.zip or, on the supervised road, ground-truth masks",
+        "segment/weights.safetensors, segment/curve.csv",
+        "An interrupted run continues.",
+    ),
+    "predict": (
+        "predict the val list, multi-scale and flipped, without tags",
+        "segment/weights.safetensors or, single-stage, classify/weights.safetensors",
+        "predict/scores.zip, predict/single.zip",
+        "Where no list plays the role val, the training images are predicted.",
+    ),
+    "crf": (
+        "refine predictions with a dense CRF: the final masks",
+        "predict/scores.zip",
+        "predict/masks.zip",
+        "",
+    ),
+    "evaluate": (
+        "score an artifact against ground truth",
+        "the artifact and the masks of its list",
+        "metrics/WHAT.json, .classes.csv, .confusion.csv, .images.csv, .sweep.csv",
+        "",
+    ),
+    "compare": (
+        "write and print the comparison of variants",
+        "metrics of run.variants and run.seeds",
+        "comparison.md, comparison.csv, timings.md, timings.csv",
+        "",
+    ),
+    "methods": ("list the methods", "wsss/methods", "nothing", ""),
+}
+
+
+def _stage_epilog(name: str, reads: str, writes: str) -> str:
+    """Say what a stage reads and writes, and which keys change its result."""
+    from wsss.config.slices import STAGES
+
+    stages = [stage for stage in STAGES if stage == name or stage.startswith(f"{name}_")]
+    keys = sorted({key for stage in stages for key in STAGES[stage]})
+    lines = [f"reads:  {reads}", f"writes: {writes}"]
+    if keys:
+        lines.append(f"keys:   {', '.join(keys)}")
+    return "\n".join(lines)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all subcommands."""
     parser = argparse.ArgumentParser(
@@ -271,9 +371,16 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="stages", required=True, metavar="COMMAND")
 
     def add(
-        name: str, handler: Handler, text: str, job: bool = True, shards: bool = False
+        name: str, handler: Handler, job: bool = True, shards: bool = False
     ) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text.split(":")[0].lower(), description=text)
+        summary, reads, writes, more = _STAGE_HELP[name]
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}. {more}".strip(),
+            epilog=_stage_epilog(name, reads, writes),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         _common(command, job)
         if shards:
             command.add_argument(
@@ -291,32 +398,30 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _common(check, job=False)
     check.set_defaults(handler=_data_check)
-    add("manifest", _manifest, "Write the manifest: images, tags, masks and lists.", job=False)
-    add("classify", _classify, "Train the classification network: image labels only.")
-    add("cam", _cam, "Infer CAMs of the training images: multi-scale, flipped.", shards=True)
-    seeds = add(
-        "seeds", _seeds, "Make CRF seeds from CAMs: for AffinityNet or as masks.", shards=True
-    )
-    seeds.add_argument(
+    add("manifest", _manifest, job=False)
+    add("classify", _classify)
+    add("cam", _cam, shards=True)
+    add("seeds", _seeds, shards=True).add_argument(
         "kind",
         choices=("alpha", "label"),
-        help="alpha: two seeds of more and less background for AffinityNet; "
+        help="alpha: two seeds, of more and of less background, for AffinityNet; "
         "label: CRF of the CAM at its threshold",
     )
-    add("affinity", _affinity, "Train AffinityNet: on the alpha seeds.")
-    add("walk", _walk, "Propagate CAMs: random walk over learned affinities.", shards=True)
-    add("pseudo", _pseudo, "Make the pseudo masks: what segmentation is trained on.")
-    add("segment", _segment, "Train the segmentation network: pseudo masks, or ground truth.")
-    add("predict", _predict, "Predict the reported split: multi-scale, flipped, no tags.")
-    add("crf", _crf, "Refine predictions with a dense CRF: the final masks.", shards=True)
-    evaluate = add("evaluate", _evaluate, "Score an artifact against ground truth.")
-    evaluate.add_argument(
+    add("affinity", _affinity)
+    add("walk", _walk, shards=True)
+    add("pseudo", _pseudo)
+    add("segment", _segment)
+    add("predict", _predict)
+    add("crf", _crf, shards=True)
+    add("evaluate", _evaluate).add_argument(
         "what",
         choices=("cam", "cam_tune", "crf", "walk", "pseudo", "single", "multi", "final"),
-        help="which artifact",
+        help="cam: at its threshold, with a sweep; cam_tune: the threshold that is best on the "
+        "tune list; crf, walk, pseudo: masks of training images; single, multi, final: "
+        "predictions at one scale, at several, and after the CRF",
     )
-    add("compare", _compare, "Write and print the comparison of variants.", job=False)
-    add("methods", _methods, "List the methods.", job=False)
+    add("compare", _compare, job=False)
+    add("methods", _methods, job=False)
     merge = commands.add_parser(
         "merge", help="join shards", description="Join the stores of shards, in order."
     )
@@ -339,7 +444,7 @@ def _common(command: argparse.ArgumentParser, job: bool) -> None:
     command.add_argument("-v", "--verbose", action="store_true", help="show the log")
     if job:
         command.add_argument("--variant", help="default: the first of run.variants")
-        command.add_argument("--seed", type=int, help="default: the first of run.seeds")
+        command.add_argument("--seed", type=_seed, help="default: the first of run.seeds")
 
 
 if __name__ == "__main__":
