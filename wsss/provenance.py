@@ -16,7 +16,14 @@ PACKAGE = "wsss"
 _SOURCE = Path(__file__).parent
 # The resolver only produces values, and those are parameters of each rule already; the command
 # line and the records of what a job cost cannot change a result.
-_NEUTRAL = ("wsss.config", "wsss.cli", "wsss.runrecord", "wsss.paths", "wsss.provenance")
+_NEUTRAL = (
+    "wsss.config",
+    "wsss.cli",
+    "wsss.cli_help",
+    "wsss.runrecord",
+    "wsss.paths",
+    "wsss.provenance",
+)
 
 
 def _file(module: str) -> Path | None:
