@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 
+# Before torch is loaded: on tiny tensors threads gain nothing, and where other work keeps the
+# cores busy they wait for each other a hundred times longer than they compute.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from wsss.config import Params
 from wsss.config.resolve import overlay, read_yaml
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from wsss.config.resolve import overlay
 from wsss.config.schema import Backbone
 from wsss.data.training import Batch
 from wsss.engine.loop import split_batch
+from wsss.engine.optim import build_optimizer
 from wsss.engine.task import Progress
 from wsss.methods import load_method, method_names
 from wsss.methods.base import Method
@@ -59,6 +61,22 @@ def batch_of(count: int) -> Batch:
     }
 
 
+def train_step(method: Method, batch: Batch, progress: Progress) -> list[torch.Tensor]:
+    """Run every phase of one step as the loop does; returns the losses."""
+    config = config_of("baseline").classify.model_copy(update={"lr": 1e-3})
+    optimizer, totals = build_optimizer(method, config), []
+    method.train()
+    for phase in range(method.phases(progress)):
+        optimizer.zero_grad()
+        set_keys(method, batch["key"])
+        total = method.losses(batch, progress, phase).total
+        total.backward()
+        optimizer.step()
+        totals.append(total.detach())
+    method.after_step(progress)
+    return totals
+
+
 @pytest.fixture(params=method_names())
 def name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
@@ -92,20 +110,50 @@ def test_shapes(name: str, count: int, height: int, width: int) -> None:
     assert (method.seed_maps(torch.rand(count, 3, height, width)) >= 0).all()
 
 
-@pytest.mark.parametrize("progress", [START, LATE])
-def test_losses_are_finite_and_teach(name: str, progress: Progress) -> None:
+def test_masks_of_its_own_where_it_takes_the_single_stage_road(name: str) -> None:
+    method = make(name).eval()
+    images = torch.rand(2, 3, 48, 64)
+    if "single-stage" in method.info.roads:
+        masks = method.segment(images)
+        assert masks.shape[:2] == (2, CLASSES + 1)
+        assert masks.isfinite().all()
+    else:
+        with pytest.raises(NotImplementedError, match=method.info.title):
+            method.segment(images)
+
+
+def test_losses_are_finite_and_every_parameter_learns(name: str) -> None:
     method = make(name).train()
     batch = batch_of(4)
+    trained = {n: p for n, p in method.named_parameters() if p.requires_grad}
+    inherited = {id(p) for p in method.backbone.parameters()}
+    assert {id(p) for p in method.heads()} == {id(p) for p in method.parameters()} - inherited
+    reached = set()
+    for progress in (START, LATE):
+        for phase in range(method.phases(progress)):
+            method.zero_grad()
+            set_keys(method, batch["key"])
+            losses = method.losses(batch, progress, phase)
+            assert losses.total.shape == ()
+            assert losses.total.isfinite()
+            assert losses.terms
+            assert all(value.shape == () for value in losses.terms.values())
+            losses.total.backward()
+            for parameter, value in trained.items():
+                if value.grad is not None:
+                    assert value.grad.isfinite().all(), parameter
+                    reached |= {parameter} if value.grad.any() else set()
+        method.after_step(progress)
+    assert reached == set(trained)
+
+
+def test_no_mask_is_looked_at(name: str) -> None:
+    """The batch of a weak stage has no masks; if it had, they would change nothing."""
+    batch = batch_of(4)
     assert "masks" not in batch
-    for phase in range(method.phases(progress)):
-        set_keys(method, batch["key"])
-        losses = method.losses(batch, progress, phase)
-        assert losses.total.isfinite()
-        assert losses.terms
-        losses.total.backward()
-    reached = [p.grad is not None and bool((p.grad != 0).any()) for p in method.heads()]
-    assert any(reached)
-    assert any(p.grad is not None and (p.grad != 0).any() for p in method.backbone.parameters())
+    watched = {**batch, "masks": torch.randint(0, CLASSES + 1, (4, 1, 64, 64), dtype=torch.uint8)}
+    blind, seeing = (train_step(make(name), given, START) for given in (batch, watched))
+    assert all(map(torch.equal, blind, seeing))
 
 
 def test_bf16_is_finite(name: str) -> None:
@@ -116,6 +164,8 @@ def test_bf16_is_finite(name: str) -> None:
         losses = method.losses(batch, LATE)
     assert losses.total.isfinite()
     assert losses.total.dtype == torch.float32
+    losses.total.backward()
+    assert all(p.grad.isfinite().all() for p in method.parameters() if p.grad is not None)
 
 
 def test_an_image_is_judged_alone_at_inference(name: str) -> None:
@@ -139,14 +189,51 @@ def test_weights_survive_the_disk(name: str, tmp_path: Path) -> None:
         assert torch.equal(method.eval()(images).cam, other.eval()(images).cam)
 
 
-def test_the_loss_is_a_function_of_its_inputs(name: str) -> None:
-    totals = []
+def test_training_is_reproducible(name: str) -> None:
+    """A global generator in another state must not matter."""
+    runs = []
     for _ in range(2):
-        method, batch = make(name).train(), batch_of(4)
-        set_keys(method, batch["key"])
-        torch.rand(7)  # a global generator in another state must not matter
-        totals.append(method.losses(batch, LATE).total)
-    assert torch.equal(*totals)
+        method = make(name)
+        torch.rand(len(runs) + 7)
+        for progress in (START, LATE):
+            train_step(method, batch_of(4), progress)
+        runs.append(method.state_dict())
+    assert [key for key in runs[0] if not torch.equal(runs[0][key], runs[1][key])] == []
+
+
+def test_a_checkpoint_holds_all_of_its_state(name: str) -> None:
+    """Averages, memories and prototypes included: a resumed run goes on as if undisturbed."""
+    method, resumed = make(name), make(name)
+    train_step(method, batch_of(4), START)
+    resumed.load_state_dict(method.state_dict())
+    went_on, came_back = (train_step(m, batch_of(3), LATE) for m in (method, resumed))
+    assert all(map(torch.equal, went_on, came_back))
+
+
+def test_it_can_be_averaged(name: str) -> None:
+    """An EMA of the weights is kept in a deep copy."""
+    method = make(name)
+    train_step(method, batch_of(2), START)
+    images = torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        mine, theirs = (m.eval()(images).cam for m in (method, copy.deepcopy(method)))
+    assert torch.equal(mine, theirs)
+
+
+def test_batches_are_reproducible_and_in_range(name: str) -> None:
+    training = config_of(name).classify.model_copy(update={"batch": 4})
+    labels = torch.zeros(23, CLASSES)
+    labels[torch.arange(23), torch.arange(23) % CLASSES] = 1
+    method = make(name)
+    first, again, other = (method.batches(labels, training, seed) for seed in (0, 0, 1))
+    for epoch in range(3):
+        batches = first(epoch)
+        assert batches == again(epoch)
+        assert len(batches) == len(first(0))
+        assert all(1 <= len(batch) <= 4 for batch in batches)
+        assert all(0 <= index < 23 for batch in batches for index in batch)
+    assert first(0) != first(1)
+    assert first(0) != other(0)
 
 
 def test_micro_batches_where_they_are_allowed(name: str) -> None:
