@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+import wsss.torchvision_shim  # noqa: F401  (timm imports torchvision)
 from wsss.artifacts import save_weights
 from wsss.config.schema import Backbone as BackboneConfig
 from wsss.errors import UserError

@@ -8,16 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import wsss.torchvision_shim  # noqa: F401  (timm imports torchvision)
 from wsss.config.schema import Backbone as BackboneConfig
 from wsss.errors import UserError
 from wsss.models.dropout import replace_dropout
 from wsss.models.weights import check_keys, load_initial
-
-import timm  # isort: skip  (after the shim)
-
-# It warns of the classifier's keys, which features do not need; check_keys has seen to the rest.
-logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
 
 
 class Backbone(nn.Module):
@@ -48,6 +42,18 @@ class Backbone(nn.Module):
         return features
 
 
+def _timm() -> Any:
+    """Import timm when a network is built: checking a configuration needs none, and it takes
+    as long as torch itself."""
+    import wsss.torchvision_shim  # noqa: F401  (timm imports torchvision)
+
+    import timm  # isort: skip  (after the shim)
+
+    # It warns of the classifier's keys, which features do not need; check_keys sees to the rest.
+    logging.getLogger("timm.models._builder").setLevel(logging.ERROR)
+    return timm
+
+
 def build_backbone(config: BackboneConfig, output_stride: int, pretrained: bool) -> Backbone:
     """Make a backbone of the given output stride.
 
@@ -61,6 +67,7 @@ def build_backbone(config: BackboneConfig, output_stride: int, pretrained: bool)
         UserError: unknown name, an output stride the network cannot have, weights that do not
             fit or would have to be downloaded without permission.
     """
+    timm = _timm()
     source = config.weights if pretrained else "random"
     overlay: dict[str, Any] = {}
     mean = std = None
@@ -104,7 +111,7 @@ def _skeleton(name: str) -> nn.Module:
     """The whole classification network without memory, to check names and shapes against."""
     try:
         with torch.device("meta"):
-            network: nn.Module = timm.create_model(name)
+            network: nn.Module = _timm().create_model(name)
     except RuntimeError as error:
         raise UserError(f"backbone.name {name!r} is not in timm: see timm.list_models()") from error
     return network
