@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -54,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(
             f"error: unexpected {type(error).__name__}: {error} (traceback in the log file)"
         )
+    finally:
+        # Python visits every object again at exit; with torch loaded that takes a second.
+        gc.freeze()
 
 
 def _fail(message: str) -> int:
