@@ -72,4 +72,4 @@ def record(artifact: Path, stage: str, **facts: Any) -> Iterator[dict[str, Any]]
         "command": " ".join(sys.argv[1:]),
         "versions": {name: version(name) for name in _PACKAGES},
     }
-    save_json(artifact.with_name(artifact.name.partition(".")[0] + ".run.json"), facts)
+    save_json(artifact.with_name(f"{artifact.stem}.run.json"), facts)
