@@ -33,6 +33,7 @@ class Workspace:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             # The copied sources, so that a test can edit them.
             "PYTHONPATH": str(self.folder),
+            "PYTHONDONTWRITEBYTECODE": "",
         }
         return subprocess.run(
             [
@@ -46,20 +47,28 @@ class Workspace:
             check=False,
         )
 
-    def planned(self, **overrides: Any) -> dict[str, set[str]]:
-        """Return the rules a dry run would execute, each with its variants."""
+    def jobs(self, **overrides: Any) -> list[tuple[str, dict[str, str]]]:
+        """Return the rules and wildcards of the jobs that a dry run lists."""
         done = self.run("--dry-run", "--quiet", "progress", **overrides)
         assert done.returncode == 0, done.stderr
-        rules: dict[str, set[str]] = {}
-        rule = ""
+        found: list[tuple[str, dict[str, str]]] = []
         for line in (done.stdout + done.stderr).splitlines():
             if line.startswith(("rule ", "localrule ")):
-                rule = line.split()[1].rstrip(":")
-                rules.setdefault(rule, set())
+                found.append((line.split()[1].rstrip(":"), {}))
             elif line.strip().startswith("wildcards:"):
-                pairs = dict(part.strip().split("=") for part in line.split(":", 1)[1].split(","))
-                rules[rule].add(pairs.get("variant", ""))
-        rules.pop("all", None)
+                pairs = line.split(":", 1)[1].split(",")
+                found[-1][1].update(pair.strip().split("=") for pair in pairs)
+        return [(rule, wildcards) for rule, wildcards in found if rule != "all"]
+
+    def planned(self, **overrides: Any) -> dict[str, set[str]]:
+        """Return the rules a dry run would execute, each with its variants.
+
+        Evaluations are listed as ``evaluate WHAT``.
+        """
+        rules: dict[str, set[str]] = {}
+        for rule, wildcards in self.jobs(**overrides):
+            name = f"{rule} {wildcards['what']}" if "what" in wildcards else rule
+            rules.setdefault(name, set()).add(wildcards.get("variant", ""))
         return rules
 
     def path(self, *parts: str) -> Path:
@@ -76,11 +85,21 @@ def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Wor
         for name in ("Snakefile", "params.yaml"):
             shutil.copy(ROOT / name, folder)
         for name in ("workflow", "wsss", "envs"):
-            shutil.copytree(ROOT / name, folder / name)
+            shutil.copytree(
+                ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*")
+            )
         (folder / "profiles").symlink_to("workflow/profiles")
+        _narrow_windows(folder / "wsss" / "inference" / "scales.py")
         return Workspace(folder)
 
     return make
+
+
+def _narrow_windows(source: Path) -> None:
+    """Shards are cut between windows: make them so small that a few images fill several."""
+    text = source.read_text()
+    assert "\nWINDOW = 64\n" in text
+    source.write_text(text.replace("\nWINDOW = 64\n", "\nWINDOW = 4\n"))
 
 
 @pytest.fixture(scope="session")
