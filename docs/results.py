@@ -28,6 +28,7 @@ SMALL = (
     "*/seed*/*/*.run.json",
     "*/seed*/*/curve.csv",
 )
+START, END = "<!-- demo -->", "<!-- /demo -->"
 NOTES = """\
 mIoU in percent over all classes and background. Values in brackets are oracles: their threshold
 was seen on the reported images. CAM, CRF, walked and pseudo masks belong to training images and
@@ -98,6 +99,21 @@ def table(path: Path) -> list[str]:
     return [path.read_text().strip().replace("# ", "### ", 1), ""]
 
 
+def fill_readme(readme: Path, folder: Path) -> None:
+    """Put the demo's table and time between the README's markers."""
+    if not folder.is_dir():
+        return
+    before, _, rest = readme.read_text().partition(START)
+    _, _, after = rest.partition(END)
+    records = [load_json(p) for p in sorted(folder.glob("*/seed*/segment/*.run.json"))]
+    where = "; ".join(sorted({record["machine"] for record in records}))
+    lines = (folder / "comparison.md").read_text().strip().splitlines()
+    title = lines[0].lstrip("# ")
+    body = "\n".join(lines[1:]).strip()
+    text = f"{START}\nWhat `make demo` printed ({title}; {where}):\n\n{body}\n{END}"
+    readme.write_text(before + text + after)
+
+
 def page() -> str:
     """Return the whole page."""
     lines = ["# Results", "", "Written by `python docs/results.py`; do not edit.", "", NOTES]
@@ -110,3 +126,4 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["collect"]:
         collect(Path(sys.argv[2]))
     (DOCS / "results.md").write_text(page())
+    fill_readme(DOCS.parent / "README.md", METRICS / "scenes")

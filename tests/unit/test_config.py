@@ -30,7 +30,7 @@ MISTAKES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"classify": {"epochs": "three"}}, ("classify.epochs is 'three'", "integer")),
     ({"classify": {"epochs": 0}}, ("classify.epochs is 0", "greater than or equal to 1")),
     ({"classify": {"flip": 1}}, ("classify.flip is 1", "boolean")),
-    ({"classify": {"micro_batch": 5}}, ("classify", "micro_batch 5", "batch 16")),
+    ({"classify": {"micro_batch": 5}}, ("classify", "micro_batch 5", "batch 8")),
     ({"classify": {"scale": [1, 2]}}, ("exactly one of long_side and scale",)),
     ({"segment": {"scale": [2.0, 1.0]}}, ("segment", "lower bound")),
     ({"road": "triple-stage"}, ("road is 'triple-stage'", "two-stage", "supervised")),
