@@ -8,24 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wsss.artifacts import ArrayStore
+from wsss.artifacts import ArrayStore, load_json
 from wsss.config import Params
 from wsss.config.resolve import overlay
 from wsss.context import make_context
 from wsss.data.scenes import read_part
 from wsss.refine.crf import threshold_labels
 from wsss.refine.resize import resize_bilinear
-from wsss.stages import cam, classify, manifest
+from wsss.stages import cam, classify, manifest, scoring
 
 
 @pytest.fixture(scope="module")
 def recalls(tmp_path_factory: pytest.TempPathFactory, project: Path) -> dict[str, float]:
-    """Recall of the demo's own plain CAM on the pixels of parts and of bodies."""
+    """Recall of the demo's own plain CAM on parts and bodies, at the threshold of `tune`."""
     from wsss.config.resolve import read_yaml
 
     changes: dict[str, Any] = {
         "run": {"results": str(tmp_path_factory.mktemp("scenes"))},
-        "data": {"scenes": {"tune": 1, "val": 1}},
+        "data": {"scenes": {"val": 1}},
     }
     params = Params(overlay(read_yaml(project / "params.yaml"), changes))
     manifest.run(make_context(params, "manifest", "", 0))
@@ -33,10 +33,12 @@ def recalls(tmp_path_factory: pytest.TempPathFactory, project: Path) -> dict[str
     context = make_context(params, "cam", "baseline", 0)
     out = context.paths.store("cam", "maps")
     cam.run(context, out)
-    return _recalls(context.manifest, ArrayStore(out), params.base.cam.threshold)
+    scoring.run(make_context(params, "evaluate_cam", "baseline", 0), "cam_tune")
+    tuned = load_json(context.paths.metrics("cam_tune").with_suffix(".json"))
+    return _recalls(context.manifest, ArrayStore(out), tuned["threshold"])
 
 
-def _recalls(data: Any, store: ArrayStore, threshold: Any) -> dict[str, float]:
+def _recalls(data: Any, store: ArrayStore, threshold: float) -> dict[str, float]:
     found = {"part": 0, "body": 0}
     total = {"part": 0, "body": 0}
     for item in data.role("train"):
@@ -47,7 +49,7 @@ def _recalls(data: Any, store: ArrayStore, threshold: Any) -> dict[str, float]:
         for name, region in regions.items():
             found[name] += int((ids == truth)[region].sum())
             total[name] += int(region.sum())
-    return {name: found[name] / total[name] for name in found}
+    return {**{name: found[name] / total[name] for name in found}, "threshold": threshold}
 
 
 def test_plain_cam_misses_most_of_the_bodies(recalls: dict[str, float]) -> None:
