@@ -32,7 +32,8 @@ START, END = "<!-- demo -->", "<!-- /demo -->"
 NOTES = """\
 mIoU in percent over all classes and background. Values in brackets are oracles: their threshold
 was seen on the reported images. CAM, CRF, walked and pseudo masks belong to training images and
-use their tags; predictions use no tags.
+use their tags; predictions use no tags. Wall times are those of jobs that shared the machine with
+each other and with other work.
 """
 
 

@@ -40,6 +40,7 @@ TINY: dict[str, Any] = {
     "resources": {"processes": 1},
     "classify": {"epochs": 1, "batch": 4, "crop": 64, "long_side": [64, 96]},
     "cam": {"scales": [0.5, 1.0]},
+    "refine": {"method": "affinitynet"},
     "affinity": {"epochs": 1, "batch": 4, "crop": 64},
     "walk": {"steps": 16},
     "segment": {"epochs": 1, "batch": 4, "crop": 64, "width": 32},
