@@ -25,7 +25,7 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 demo: $(READY)
-	@snakemake --cores $(CORES) --quiet rules
+	@snakemake --cores $(CORES) --quiet host reason rules
 	@wsss compare --params results/scenes/params.yaml
 	@echo "artifacts: results/scenes   table: results/scenes/comparison.md   times: results/scenes/timings.md"
 
