@@ -109,7 +109,7 @@ def test_workers_run_one_maths_thread() -> None:
 
 
 SCRIPT = """
-    import os, sys, time
+    import os, signal, sys, time
     from wsss.parallel import ordered_map
 
     def nap(seconds):
@@ -117,6 +117,8 @@ SCRIPT = """
         return os.getpid()
 
     if __name__ == "__main__":
+        # A job started in the background of a script inherits an ignored SIGINT.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         for _, pid in ordered_map(nap, ((str(i), 0.05) for i in range(400)), 2):
             print(pid, flush=True)
 """
