@@ -6,14 +6,14 @@ rule classify:
         f"{RUN}/classify/curve.csv",
     log:
         f"{LOGS}/classify.log",
-    params:
-        config=keys("classify"),
-        code=code("classify"),
+    conda:
+        "../../envs/wsss.yaml"
     threads: compute_threads
     resources:
         gpu=gpus,
-    conda:
-        "../../envs/wsss.yaml"
+    params:
+        config=keys("classify"),
+        code=code("classify"),
     shell:
         f"wsss classify {JOB} --log {{log}}"
 
@@ -26,14 +26,14 @@ rule cam:
         part("cam", "maps", SHARDS.cam),
     log:
         shard_log("cam", SHARDS.cam),
-    params:
-        config=keys("cam"),
-        code=code("cam"),
+    conda:
+        "../../envs/wsss.yaml"
     threads: compute_threads
     resources:
         gpu=gpus,
-    conda:
-        "../../envs/wsss.yaml"
+    params:
+        config=keys("cam"),
+        code=code("cam"),
     shell:
         f"wsss cam {JOB} {shard_option(SHARDS.cam)} --log {{log}}"
 

@@ -158,7 +158,9 @@ def targets():
         for seed in BASE.run.seeds:
             run = RUN.format(dataset=DATASET, variant=name, seed=seed)
             files.append(f"{run}/predict/masks.zip")
-            files += [f"{run}/metrics/{what}.json" for what in wanted(PARAMS.resolve(name))]
+            files += [
+                f"{run}/metrics/{what}.json" for what in wanted(PARAMS.resolve(name))
+            ]
     if any(wanted(PARAMS.resolve(name)) for name in BASE.run.variants):
         files.append(f"{ROOT}/comparison.md".format(dataset=DATASET))
     return files

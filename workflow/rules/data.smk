@@ -4,10 +4,10 @@ rule manifest:
         *([f"{DATA}/scenes.zip"] if BASE.data.source == "scenes" else []),
     log:
         f"{ROOT}/logs/manifest.log",
+    conda:
+        "../../envs/wsss.yaml"
     params:
         config=keys("manifest"),
         code=code("manifest"),
-    conda:
-        "../../envs/wsss.yaml"
     shell:
         f"wsss manifest --params {RESOLVED} --log {{log}}"

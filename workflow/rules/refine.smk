@@ -7,12 +7,12 @@ rule seeds_alpha:
         part("seeds", "high", SHARDS.seeds),
     log:
         shard_log("seeds_alpha", SHARDS.seeds),
+    conda:
+        "../../envs/wsss.yaml"
+    threads: pool_threads
     params:
         config=keys("seeds_alpha"),
         code=code("seeds_alpha"),
-    threads: pool_threads
-    conda:
-        "../../envs/wsss.yaml"
     shell:
         f"wsss seeds alpha {JOB} {shard_option(SHARDS.seeds)} --log {{log}}"
 
@@ -25,12 +25,12 @@ rule seeds_label:
         part("seeds", "crf", SHARDS.seeds),
     log:
         shard_log("seeds_label", SHARDS.seeds),
+    conda:
+        "../../envs/wsss.yaml"
+    threads: pool_threads
     params:
         config=keys("seeds_label"),
         code=code("seeds_label"),
-    threads: pool_threads
-    conda:
-        "../../envs/wsss.yaml"
     shell:
         f"wsss seeds label {JOB} {shard_option(SHARDS.seeds)} --log {{log}}"
 
@@ -62,14 +62,14 @@ rule affinity:
         f"{RUN}/affinity/curve.csv",
     log:
         f"{LOGS}/affinity.log",
-    params:
-        config=keys("affinity"),
-        code=code("affinity"),
+    conda:
+        "../../envs/wsss.yaml"
     threads: compute_threads
     resources:
         gpu=gpus,
-    conda:
-        "../../envs/wsss.yaml"
+    params:
+        config=keys("affinity"),
+        code=code("affinity"),
     shell:
         f"wsss affinity {JOB} --log {{log}}"
 
@@ -83,14 +83,14 @@ rule walk:
         part("walk", "scores", SHARDS.walk),
     log:
         shard_log("walk", SHARDS.walk),
-    params:
-        config=keys("walk"),
-        code=code("walk"),
+    conda:
+        "../../envs/wsss.yaml"
     threads: compute_threads
     resources:
         gpu=gpus,
-    conda:
-        "../../envs/wsss.yaml"
+    params:
+        config=keys("walk"),
+        code=code("walk"),
     shell:
         f"wsss walk {JOB} {shard_option(SHARDS.walk)} --log {{log}}"
 
@@ -118,11 +118,11 @@ rule pseudo:
         f"{RUN}/pseudo/masks.zip",
     log:
         f"{LOGS}/pseudo.log",
+    conda:
+        "../../envs/wsss.yaml"
+    threads: pool_threads
     params:
         config=keys("pseudo"),
         code=code("pseudo"),
-    threads: pool_threads
-    conda:
-        "../../envs/wsss.yaml"
     shell:
         f"wsss pseudo {JOB} --log {{log}}"

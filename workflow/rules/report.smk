@@ -8,14 +8,14 @@ rule evaluate:
         f"{RUN}/metrics/{{what}}.confusion.csv",
     log:
         f"{LOGS}/evaluate_{{what}}.log",
+    wildcard_constraints:
+        what="|".join(EVALUATIONS),
+    conda:
+        "../../envs/wsss.yaml"
+    threads: pool_threads
     params:
         config=lambda wildcards: keys(stage_of(wildcards.what))(wildcards),
         code=lambda wildcards: code(stage_of(wildcards.what))(wildcards),
-    wildcard_constraints:
-        what="|".join(EVALUATIONS),
-    threads: pool_threads
-    conda:
-        "../../envs/wsss.yaml"
     shell:
         f"wsss evaluate {{wildcards.what}} {JOB} --log {{log}}"
 
@@ -36,11 +36,11 @@ rule compare:
         ),
     log:
         f"{ROOT}/logs/compare.log",
+    conda:
+        "../../envs/wsss.yaml"
     params:
         variants=BASE.run.variants,
         seeds=BASE.run.seeds,
         code=code("compare"),
-    conda:
-        "../../envs/wsss.yaml"
     shell:
         f"wsss compare --params {RESOLVED} --log {{log}} > /dev/null"

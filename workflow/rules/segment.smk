@@ -7,14 +7,14 @@ rule segment:
         f"{RUN}/segment/curve.csv",
     log:
         f"{LOGS}/segment.log",
-    params:
-        config=keys("segment"),
-        code=code("segment"),
+    conda:
+        "../../envs/wsss.yaml"
     threads: compute_threads
     resources:
         gpu=gpus,
-    conda:
-        "../../envs/wsss.yaml"
+    params:
+        config=keys("segment"),
+        code=code("segment"),
     shell:
         f"wsss segment {JOB} --log {{log}}"
 
@@ -28,14 +28,14 @@ rule predict:
         f"{RUN}/predict/single.zip",
     log:
         f"{LOGS}/predict.log",
-    params:
-        config=keys("predict"),
-        code=code("predict"),
+    conda:
+        "../../envs/wsss.yaml"
     threads: compute_threads
     resources:
         gpu=gpus,
-    conda:
-        "../../envs/wsss.yaml"
+    params:
+        config=keys("predict"),
+        code=code("predict"),
     shell:
         f"wsss predict {JOB} --log {{log}}"
 
@@ -48,12 +48,12 @@ rule crf:
         part("predict", "masks", SHARDS.crf),
     log:
         shard_log("crf", SHARDS.crf),
+    conda:
+        "../../envs/wsss.yaml"
+    threads: pool_threads
     params:
         config=keys("crf"),
         code=code("crf"),
-    threads: pool_threads
-    conda:
-        "../../envs/wsss.yaml"
     shell:
         f"wsss crf {JOB} {shard_option(SHARDS.crf)} --log {{log}}"
 
