@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from wsss.artifacts import load_json
-from wsss.config import load_params
+from wsss.config.resolve import read_yaml
 from wsss.stages.compare import compare, timings
 
 DOCS = Path(__file__).parent
@@ -73,10 +73,10 @@ def per_class(folder: Path, variants: list[str], seed: int) -> list[str]:
 
 def section(folder: Path) -> list[str]:
     """Return one data set's part of the page."""
-    run = load_params([folder / "params.yaml"]).base.run
+    run = read_yaml(folder / "params.yaml")["run"]
     records = [load_json(p) for p in sorted(folder.glob("*/seed*/segment/*.run.json"))]
-    compare(METRICS, folder.name, run.variants, run.seeds)
-    timings(METRICS, folder.name, run.variants, run.seeds)
+    compare(METRICS, folder.name, run["variants"], run["seeds"])
+    timings(METRICS, folder.name, run["variants"], run["seeds"])
     machines = sorted({record["machine"] for record in records})
     revisions = sorted({(record["git"] or "unknown")[:12] for record in records})
     data_hash = load_json(folder / "data" / "dataset.json")["data_hash"]
@@ -89,10 +89,17 @@ def section(folder: Path) -> list[str]:
         "",
         f"Machine: {'; '.join(machines)}. Code: {', '.join(revisions)}. Data: {data_hash}.",
         "",
+        *remarks(folder.name),
         *table(folder / "comparison.md"),
-        *per_class(folder, run.variants, run.seeds[0]),
+        *per_class(folder, run["variants"], run["seeds"][0]),
         *table(folder / "timings.md"),
     ]
+
+
+def remarks(dataset: str) -> list[str]:
+    """Return what has to be known of how a run came about."""
+    path = DOCS / "notes" / f"{dataset}.md"
+    return [path.read_text().strip(), ""] if path.exists() else []
 
 
 def table(path: Path) -> list[str]:
