@@ -2,8 +2,8 @@
 
 glibc returns every large block when it is freed and asks for it again a moment later; the kernel
 then hands out zeroed pages one by one. Networks on the CPU free and allocate hundreds of
-megabytes a step, and on virtual machines, where a page fault is expensive, that cost exceeds the
-arithmetic several times over (``benchmarks/allocator.py`` measures it).
+megabytes a step; what reusing them saves depends on the machine and is measured by
+``benchmarks/allocator.py``.
 """
 
 from __future__ import annotations
