@@ -243,7 +243,14 @@ def _compare(args: argparse.Namespace, params: Params) -> None:
 
     run = params.base.run
     context = _shared_context(args, params, "compare")
-    table = compare.compare(context.paths.results, run.dataset, run.variants, run.seeds)
+    table = compare.compare(
+        context.paths.results,
+        run.dataset,
+        run.variants,
+        run.seeds,
+        twin=params.twin,
+        owners=params.owners,
+    )
     compare.timings(context.paths.results, run.dataset, run.variants, run.seeds)
     sys.stdout.write(table)
 

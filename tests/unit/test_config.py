@@ -109,7 +109,7 @@ def test_an_edit_changes_the_parameters_of_the_stages_that_read_it(
     assert readers({"crf": {"iterations": 3}}) == {"crf"}
     assert readers({"cam": {"threshold": 0.3}}) == {"seeds_label", "evaluate_cam"}
     assert readers({"walk": {"beta": 9}}) == {"walk"}
-    assert readers({"evaluate": {"bins": 50}}) == {"evaluate", "evaluate_cam"}
+    assert readers({"evaluate": {"bins": 50}}) == {"evaluate", "evaluate_cam", "evaluate_walk"}
     assert readers({"resources": {"workers": 3, "shards": {"cam": 2}}}) == set()
     assert "affinity" not in readers({"classify": {"epochs": 1}})
 

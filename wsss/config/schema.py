@@ -318,7 +318,9 @@ class Config(Section):
     def _combinations(self) -> Self:
         thresholds = {
             "cam.threshold": self.cam.threshold,
-            "walk.background_threshold": self.walk.background_threshold,
+            "walk.background_threshold": self.walk.background_threshold
+            if self.walk.background == "threshold"
+            else 0.0,
         }
         for key, value in thresholds.items():
             if value == "tune" and self.data.splits.tune is None:
