@@ -19,7 +19,7 @@ from wsss.provenance import closure, code_hash, stage_modules
 
 ALL = set(STAGES)
 # Stages that start in less than a second and run where no torch is.
-WITHOUT_NETWORK = {"manifest", "seeds", "pseudo", "crf", "scoring", "compare"}
+WITHOUT_NETWORK = {"manifest", "seeds", "pseudo", "soft", "crf", "scoring", "compare"}
 TRAIN = {"classify", "affinity", "segment"}
 
 
@@ -108,7 +108,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     ("file", "stages"),
     [
         ("refine/walk.py", {"walk"}),
-        ("refine/crf.py", {"seeds_alpha", "seeds_label", "walk", "pseudo", "crf"}),
+        ("refine/crf.py", {"seeds_alpha", "seeds_label", "walk", "pseudo", "soft", "crf"}),
         ("losses/affinity.py", {"affinity", "walk"}),
         ("inference/cam.py", {"cam"}),
         ("inference/segmentation.py", {"predict"}),

@@ -39,6 +39,15 @@ STAGES: dict[str, tuple[str, ...]] = {
         "compute",
     ),
     "pseudo": ("refine", "pseudo"),
+    "soft": (
+        "refine",
+        "pseudo.crf",
+        "pseudo.crf_params",
+        "segment.label_stride",
+        "cam.threshold",
+        "seeds.label_confidence",
+        "seeds.label_crf",
+    ),
     "segment": ("road", "backbone", "segment", "compute"),
     "predict": (
         "road",
