@@ -19,7 +19,7 @@ from wsss.provenance import closure, code_hash, stage_modules
 
 ALL = set(STAGES)
 # Stages that start in less than a second and run where no torch is.
-WITHOUT_NETWORK = {"manifest", "seeds", "pseudo", "crf", "scoring", "compare"}
+WITHOUT_NETWORK = {"manifest", "seeds", "pseudo", "soft", "crf", "scoring", "compare"}
 SEEDS = {"seeds_alpha", "seeds_label", "seeds_confident"}
 TRAIN = {"classify", "affinity", "segment", "irnet"}
 
@@ -109,10 +109,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     ("file", "stages"),
     [
         ("refine/walk.py", {"walk"}),
-        (
-            "refine/crf.py",
-            {*SEEDS, "walk", "pseudo", "crf"},
-        ),
+        ("refine/crf.py", {*SEEDS, "walk", "pseudo", "soft", "crf"}),
         ("losses/affinity.py", {"affinity", "walk", "irnet", "edges"}),
         ("inference/cam.py", {"cam"}),
         ("inference/segmentation.py", {"predict"}),

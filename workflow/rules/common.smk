@@ -151,10 +151,21 @@ def walk_input(wildcards):
     return [*made("cam", "maps.zip")(wildcards), *made(*source)(wildcards)]
 
 
+def soft_input(wildcards):
+    """What soft labels are made from: walked CAMs, or the CAMs without refinement."""
+    if variant_of(wildcards).refine.method == "none":
+        return label_seed_input(wildcards)
+    return pseudo_input(wildcards)
+
+
 def segment_input(wildcards):
-    """Pseudo masks; the upper bound reads ground truth, which is part of the data set."""
-    supervised = variant_of(wildcards).road == "supervised"
-    return [] if supervised else made("pseudo", "masks.zip")(wildcards)
+    """Pseudo masks or their probabilities; the upper bound reads ground truth, which is part of
+    the data set."""
+    variant = variant_of(wildcards)
+    if variant.road == "supervised":
+        return []
+    name = "scores" if variant.segment.labels == "soft" else "masks"
+    return made("pseudo", f"{name}.zip")(wildcards)
 
 
 def predict_input(wildcards):

@@ -198,3 +198,21 @@ rule pseudo:
         code=code("pseudo"),
     shell:
         f"wsss pseudo {JOB} --log {{log}}"
+
+
+rule soft:
+    input:
+        MANIFEST,
+        soft_input,
+    output:
+        f"{RUN}/pseudo/scores.zip",
+    log:
+        f"{LOGS}/soft.log",
+    conda:
+        "../../envs/wsss.yaml"
+    threads: pool_threads
+    params:
+        config=keys("soft"),
+        code=code("soft"),
+    shell:
+        f"wsss soft {JOB} --log {{log}}"

@@ -41,6 +41,7 @@ Natural = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Scales = Annotated[list[Positive], Field(min_length=1)]
 Range = Annotated[list[Positive], Field(min_length=2, max_length=2)]
+Sizes = Annotated[list[Positive], Field(min_length=2)]
 Road = Literal["two-stage", "single-stage", "supervised"]
 
 
@@ -140,26 +141,32 @@ class Backbone(Section):
 class Training(Section):
     """Optimisation and augmentation of one network."""
 
-    output_stride: Literal[8, 16, 32]
+    output_stride: Literal[8, 14, 16, 32]
     epochs: Count
     batch: Count
     micro_batch: Count | None
     crop: Annotated[int, Field(ge=32)]
     long_side: Range | None
-    scale: Range | None
+    scale: Sizes | None
     flip: bool
     jitter: Annotated[list[NonNegative], Field(min_length=4, max_length=4)]
     optimizer: Literal["sgd", "adamw"]
     lr: Positive
     head_lr: Positive
+    bias_lr: Positive
+    bias_decay: bool
     momentum: Fraction
     weight_decay: NonNegative
     schedule: Literal["poly", "cosine", "constant"]
     power: Positive
+    schedule_every: Count
     warmup: Fraction
     ema: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)] | None
     clip: Positive | None
     freeze_bn: bool
+    freeze_levels: Natural
+    freeze_affine: bool
+    bn_momentum: Fraction | None
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
@@ -167,7 +174,7 @@ class Training(Section):
             raise ValueError("exactly one of long_side and scale must be set, the other null")
         for name in ("long_side", "scale"):
             bounds = getattr(self, name)
-            if bounds and bounds[0] > bounds[1]:
+            if bounds and len(bounds) == 2 and bounds[0] > bounds[1]:
                 raise ValueError(f"{name} is {bounds}: the lower bound comes first")
         if self.micro_batch and self.batch % self.micro_batch:
             raise ValueError(f"micro_batch {self.micro_batch} must divide batch {self.batch}")
@@ -264,14 +271,30 @@ class Pseudo(Section):
 
     crf: bool
     crf_params: Crf
+    ignore_below: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
+
+
+class Rates(Section):
+    """Dilations of atrous spatial pyramid pooling, in cells of the output stride."""
+
+    deeplabv2: Annotated[list[Count], Field(min_length=1)]
+    deeplabv3plus: Annotated[list[Count], Field(min_length=1)]
 
 
 class Segment(Training):
     """Training of the segmentation network."""
 
-    net: Literal["largefov"]
+    net: Literal["largefov", "deeplabv2", "deeplabv3plus"]
+    loss: Literal["ce", "balanced"]
+    labels: Literal["hard", "soft"]
+    label_stride: Count
+    msc: Scales | None
+    norm: bool
     width: Count
+    low_width: Count
     dilation: Count
+    rates: Rates
+    separable: bool
     dropout: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
 
 
@@ -325,6 +348,17 @@ class Config(Section):
         for key, value in thresholds.items():
             if value == "tune" and self.data.splits.tune is None:
                 raise ValueError(f"{key} is 'tune' but data.splits.tune is null: name a list")
+        for name in ("classify", "affinity", "segment"):
+            if getattr(self, name).freeze_levels and self.backbone.weights == "random":
+                raise ValueError(
+                    f"{name}.freeze_levels is {getattr(self, name).freeze_levels} but "
+                    "backbone.weights is 'random': frozen layers would stay random"
+                )
+        if self.pseudo.ignore_below and self.refine.method == "none":
+            raise ValueError(
+                f"pseudo.ignore_below is {self.pseudo.ignore_below} but refine.method is 'none': "
+                "seeds have no scores to compare with it"
+            )
         for name, radius in (("affinity", self.affinity.radius), ("irnet", self.irnet.radius)):
             if self.walk.radius > radius:
                 raise ValueError(

@@ -18,7 +18,7 @@ FOLDERS: dict[str, tuple[str, ...]] = {
     "classify": ("classify",),
     "cam": ("cam",),
     "seeds": ("seeds_alpha", "seeds_confident", "seeds_label"),
-    "pseudo": ("affinity", "irnet", "edges", "walk", "evaluate_walk", "pseudo"),
+    "pseudo": ("affinity", "irnet", "edges", "walk", "evaluate_walk", "pseudo", "soft"),
     "segment": ("segment",),
 }
 # Folders that stand beside those names.
