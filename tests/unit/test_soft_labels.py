@@ -71,12 +71,12 @@ def test_images_without_tags_are_certainly_background() -> None:
 def test_unsure_pixels_are_ignored() -> None:
     # Shares of the best score: 0.75 on the left, 0.6 on the right.
     scores = job([0, 7], np.stack([halves(0.6, 0.2), halves(0.2, 0.3)]))
-    (every,) = pseudo_mask(scores, None, 0.0)
+    (every,) = pseudo_mask(scores, None, 0.0, None)
     assert set(np.unique(every)) == {0, 7}
-    (sure,) = pseudo_mask(scores, None, 0.7)
+    (sure,) = pseudo_mask(scores, None, 0.7, None)
     assert (sure[:, :12] == 0).all()
     assert (sure[:, 20:] == IGNORE).all()
-    (blank,) = pseudo_mask(job([0, 7], np.zeros((2, 6, 8))), None, 0.7)
+    (blank,) = pseudo_mask(job([0, 7], np.zeros((2, 6, 8))), None, 0.7, None)
     assert (blank == IGNORE).all()
 
 
