@@ -135,6 +135,37 @@ def test_accumulation_equals_the_whole_batch(
         assert torch.allclose(parts[name], value, atol=1e-5), name
 
 
+class TwoMeansTask(TinyTask):
+    """Odd and even images are averaged apart, so that no weight a micro-batch would do."""
+
+    def sizes(self, batch: Batch) -> dict[str, float]:
+        odd = float(batch["label"].sum())
+        return {"odd": odd, "even": len(batch["id"]) - odd}
+
+    def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:  # noqa: ARG002
+        x = self.backbone.conv(batch["image"]).relu().mean((2, 3))
+        values = F.binary_cross_entropy_with_logits(
+            self.head(x), batch["label"], reduction="none"
+        ).flatten()
+        odd, sizes = batch["label"].flatten() > 0, batch["sizes"]
+        loss = (values[odd] / max(sizes["odd"], 1)).sum() / 2
+        loss = loss + (values[~odd] / max(sizes["even"], 1)).sum() / 2
+        return Losses(loss, {"two": loss})
+
+
+def test_accumulation_of_two_means_equals_the_whole_batch(
+    tmp_path: Path, tiny_params: Params, training: Callable[..., Training]
+) -> None:
+    config = training(epochs=2)
+    whole, undivided = run(tmp_path / "a", tiny_params, config, TwoMeansTask())
+    parts = training(epochs=2, micro_batch=1)
+    split, divided = run(tmp_path / "b", tiny_params, parts, TwoMeansTask())
+    for name, value in whole.items():
+        assert torch.allclose(split[name], value, atol=1e-5), name
+    for mine, theirs in zip(undivided.rows, divided.rows, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4)
+
+
 def test_accumulation_is_refused_where_the_loss_couples_the_batch(
     tmp_path: Path, tiny_params: Params, training: Callable[..., Training]
 ) -> None:

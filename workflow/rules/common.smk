@@ -126,13 +126,15 @@ def soft_input(wildcards):
 
 
 def segment_input(wildcards):
-    """Pseudo masks or their probabilities; the upper bound reads ground truth, which is part of
-    the data set."""
+    """Pseudo masks, their probabilities or both; the upper bound reads ground truth, which is
+    part of the data set."""
     variant = variant_of(wildcards)
     if variant.road == "supervised":
         return []
-    name = "scores" if variant.segment.labels == "soft" else "masks"
-    return f"{RUN.format(**wildcards)}/pseudo/{name}.zip"
+    soft = variant.segment.labels == "soft"
+    names = {"masks": not soft, "scores": soft or variant.segment.ignore_below > 0}
+    run = RUN.format(**wildcards)
+    return [f"{run}/pseudo/{name}.zip" for name, needed in names.items() if needed]
 
 
 def predict_input(wildcards):
