@@ -24,6 +24,21 @@ def test_the_shipped_file_and_every_preset_are_valid(
         load_params([project / "params.yaml", *files]).validate()
 
 
+def test_every_recipe_names_a_backbone_of_timm_and_where_it_comes_from(project: Path) -> None:
+    import wsss.torchvision_shim  # noqa: F401
+
+    import timm  # isort: skip
+
+    recipes = sorted((project / "workflow" / "presets" / "recipes").glob("*.yaml"))
+    assert recipes
+    for path in recipes:
+        config = load_params([project / "params.yaml", path]).base
+        assert timm.get_pretrained_cfg(config.backbone.name, allow_unregistered=False)
+        header = path.read_text().split("backbone:")[0]
+        for word in ("Source:", "Expected", "Hardware", "Differences:", "Not run here", path.name):
+            assert word in header, (path.name, word)
+
+
 MISTAKES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"clasify": {}}, ("unknown key 'clasify'", "did you mean 'classify'")),
     ({"classify": {"epoch": 3}}, ("unknown key 'classify.epoch'", "'epochs'", "crop")),

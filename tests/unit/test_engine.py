@@ -190,13 +190,23 @@ def test_a_bad_loss_names_step_and_images_and_is_never_saved(
     assert how.rows[0]["step"] == 10
 
 
+class NormedTask(TinyTask):
+    """Normalises in the backbone, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone.conv = nn.Sequential(self.backbone.conv, nn.BatchNorm2d(4))
+
+
 def test_frozen_normalisation_stays_frozen(
     tmp_path: Path, tiny_params: Params, training: Callable[..., Training]
 ) -> None:
-    got, _ = run(tmp_path, tiny_params, training(freeze_bn=True, epochs=1), TinyTask())
-    assert torch.equal(got["norm.running_mean"], torch.zeros(4))
-    moved, _ = run(tmp_path / "b", tiny_params, training(epochs=1), TinyTask())
-    assert not torch.equal(moved["norm.running_mean"], torch.zeros(4))
+    """That of the backbone: new layers have no statistics yet that one could keep."""
+    got, _ = run(tmp_path, tiny_params, training(freeze_bn=True, epochs=1), NormedTask())
+    assert torch.equal(got["backbone.conv.1.running_mean"], torch.zeros(4))
+    assert not torch.equal(got["norm.running_mean"], torch.zeros(4))
+    moved, _ = run(tmp_path / "b", tiny_params, training(epochs=1), NormedTask())
+    assert not torch.equal(moved["backbone.conv.1.running_mean"], torch.zeros(4))
 
 
 def test_schedules(training: Callable[..., Training]) -> None:
