@@ -66,7 +66,7 @@ STAGE_HELP = {
         "",
     ),
     "soft": (
-        "make the probabilities that segmentation is trained on where its labels are soft",
+        "make the probabilities of pseudo masks, for soft labels or to ignore unsure pixels",
         "walk/scores.zip or, without refinement, cam/maps.zip and metrics/cam_tune.json where "
         "the threshold is tuned",
         "pseudo/scores.zip",
@@ -74,8 +74,8 @@ STAGE_HELP = {
     ),
     "segment": (
         "train the segmentation network",
-        "pseudo/masks.zip, pseudo/scores.zip for soft labels or, on the supervised road, "
-        "ground-truth masks",
+        "pseudo/masks.zip, pseudo/scores.zip where labels are soft or ignored below a "
+        "probability, or, on the supervised road, ground-truth masks",
         "segment/weights.safetensors, segment/curve.csv",
         "An interrupted run continues.",
     ),

@@ -271,7 +271,6 @@ class Pseudo(Section):
 
     crf: bool
     crf_params: Crf
-    ignore_below: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
 
 
 class Rates(Section):
@@ -288,6 +287,7 @@ class Segment(Training):
     loss: Literal["ce", "balanced"]
     labels: Literal["hard", "soft"]
     label_stride: Count
+    ignore_below: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
     msc: Scales | None
     norm: bool
     width: Count
@@ -354,11 +354,6 @@ class Config(Section):
                     f"{name}.freeze_levels is {getattr(self, name).freeze_levels} but "
                     "backbone.weights is 'random': frozen layers would stay random"
                 )
-        if self.pseudo.ignore_below and self.refine.method == "none":
-            raise ValueError(
-                f"pseudo.ignore_below is {self.pseudo.ignore_below} but refine.method is 'none': "
-                "seeds have no scores to compare with it"
-            )
         for name, radius in (("affinity", self.affinity.radius), ("irnet", self.irnet.radius)):
             if self.walk.radius > radius:
                 raise ValueError(
