@@ -218,10 +218,10 @@ def test_lists_of_ones_own_and_a_limit(voc: Path, subset: Subset, tmp_path: Path
 @pytest.mark.parametrize(
     ("classes", "lists", "more", "message"),
     [
-        ("wolf", "train", [], "--classes: wolf not in"),
+        ("wolf", "train", [], "--classes: wolf is none of aeroplane"),
         ("cat", "trian", [], "lists found: train, val"),
-        ("bus", "train", [], "no image of list train shows bus"),
-        ("cat", "train", ["--difference", "val=train-train"], "no image of list val"),
+        ("bus", "train", [], "list train would be empty"),
+        ("cat", "train", ["--difference", "val=train-train"], "list val would be empty"),
         ("cat", "train", ["--sample", "train=train:1"], "'train' is there already"),
     ],
 )
@@ -319,6 +319,25 @@ def test_real_photos_made_smaller(voc_root: Path, subset: Subset, tmp_path: Path
 
 
 # COCO
+
+
+def test_lists_only(coco: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A list to choose settings on, and the rest to train on, beside the data itself."""
+    before = tree(coco)
+    arguments = ["data", "subset", "--source-root", str(coco), "--out", str(coco / "lists")]
+    arguments += ["--lists", "train2014", "--lists-only"]
+    rules = ["--sample", "choice=train2014:1", "--difference", "rest=train2014-choice"]
+    assert main([*arguments, *rules]) == 0
+    assert capsys.readouterr().out == "choice: 1 images\nrest: 3 images\n"
+    after = tree(coco)
+    assert {*after} - {*before} == {"lists/choice.txt", "lists/rest.txt"}
+    cfg = coco_config(coco, splits={"train": "rest", "tune": "choice"})
+    assert kinds(check(cfg)) == {}
+    assert main([*arguments, *rules]) == 1
+    assert "is there already" in capsys.readouterr().err
+    assert main(arguments) == 1
+    assert "name a new list" in capsys.readouterr().err
+    assert tree(coco) == after
 
 
 @pytest.fixture

@@ -56,9 +56,8 @@ def _register_subset(commands: argparse._SubParsersAction[argparse.ArgumentParse
     command.add_argument(
         "--classes",
         type=_names,
-        required=True,
         metavar="A,B",
-        help="keep images that show any of these classes (with all that they show)",
+        help="keep images that show any of these classes, with all that they show (default: all)",
     )
     command.add_argument(
         "--lists", type=_names, required=True, metavar="A,B", help="lists to take images from"
@@ -66,9 +65,8 @@ def _register_subset(commands: argparse._SubParsersAction[argparse.ArgumentParse
     command.add_argument(
         "--longest-side",
         type=_count,
-        required=True,
         metavar="PIXELS",
-        help="make larger images smaller",
+        help="make larger images smaller (default: copy them as they are)",
     )
     command.add_argument(
         "--quality", type=_count, default=85, help="of JPEGs that are made (default: 85)"
@@ -97,6 +95,11 @@ def _register_subset(commands: argparse._SubParsersAction[argparse.ArgumentParse
         help="a further list: LIST without OTHER",
     )
     command.add_argument(
+        "--lists-only",
+        action="store_true",
+        help="write only the lists of --sample and --difference, as OUT/NAME.txt",
+    )
+    command.add_argument(
         "--processes", type=_count, default=1, metavar="N", help="processes (default: 1)"
     )
     command.set_defaults(handler=_subset, needs_params=False)
@@ -118,7 +121,7 @@ def _count(text: str) -> int:
 
 
 def _subset(args: argparse.Namespace, _params: Params | None) -> None:
-    from wsss.data.subset import Choice, Size, make_subset
+    from wsss.data.subset import Choice, Size, make_lists, make_subset
 
     choice = Choice(
         classes=args.classes,
@@ -128,7 +131,11 @@ def _subset(args: argparse.Namespace, _params: Params | None) -> None:
         samples=tuple(args.sample),
         differences=tuple(args.difference),
     )
-    size = Size(args.longest_side, args.quality)
-    counts = make_subset(args.source_root, args.out, choice, size, args.processes)
+    if args.lists_only:
+        counts = make_lists(args.source_root, args.out, choice)
+    else:
+        size = Size(args.longest_side or sys.maxsize, args.quality)
+        counts = make_subset(args.source_root, args.out, choice, size, args.processes)
     sys.stdout.write("".join(f"{name}: {count} images\n" for name, count in counts.items()))
-    sys.stdout.write(f"data.root: {args.out}\n")
+    if not args.lists_only:
+        sys.stdout.write(f"data.root: {args.out}\n")

@@ -37,13 +37,14 @@ class Size:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which images: those of ``lists`` that show one of ``classes``, at most ``limit`` a list.
+    """Which images: those of ``lists`` that show one of ``classes`` (None: any of the data set's),
+    at most ``limit`` a list.
 
     ``samples`` and ``differences`` are written as on the command line, ``lists_from`` is a folder
     whose text files come before the source's lists of the same name.
     """
 
-    classes: tuple[str, ...]
+    classes: tuple[str, ...] | None
     lists: tuple[str, ...]
     limit: int | None = None
     lists_from: Path | None = None
@@ -82,21 +83,29 @@ def make_subset(
     """
     layout = _layout(source)
     _check_out(source, out)
-    unknown = sorted({*choice.classes} - {*layout.classes})
-    if unknown:
-        raise UserError(
-            f"--classes: {', '.join(unknown)} not in {source}: it has {', '.join(layout.classes)}"
-        )
     lists = choose(layout, choice)
-    empty = [name for name, ids in lists.items() if not ids]
-    if empty:
-        raise UserError(f"no image of list {empty[0]} shows {', '.join(choice.classes)}")
     everything = sorted({identifier for ids in lists.values() for identifier in ids})
     write = layout.writer(out, size)
     for _ in ordered_map(write, ((i, i) for i in everything), processes):
         pass
     layout.finish(out, lists, size)
     return {name: len(ids) for name, ids in lists.items()}
+
+
+def make_lists(source: Path, out: Path, choice: Choice) -> dict[str, int]:
+    """Write the lists alone, as ``out/NAME.txt``; returns the number of images of each.
+
+    Only lists that ``choice`` makes anew are written. Raises UserError, also if one is there.
+    """
+    lists = choose(_layout(source), choice)
+    new = {name: ids for name, ids in lists.items() if name not in choice.lists}
+    if not new:
+        raise UserError("--lists-only: name a new list with --sample or --difference")
+    for name in new:
+        if (out / f"{name}.txt").exists():
+            raise UserError(f"{out / name}.txt is there already: give the list another name")
+    write_lists(out, new)
+    return {name: len(ids) for name, ids in new.items()}
 
 
 def _layout(source: Path) -> Layout:
@@ -122,8 +131,11 @@ def _check_out(source: Path, out: Path) -> None:
 
 
 def choose(layout: Layout, choice: Choice) -> Lists:
-    """The lists of the subset, their ids sorted."""
-    classes = {*choice.classes}
+    """The lists of the subset, their ids sorted. UserError for unknown classes and empty lists."""
+    classes = {*(layout.classes if choice.classes is None else choice.classes)}
+    unknown = ", ".join(sorted(classes - {*layout.classes}))
+    if unknown:
+        raise UserError(f"--classes: {unknown} is none of {', '.join(layout.classes)}")
     lists: Lists = {}
     for name in dict.fromkeys(choice.lists):
         ids = [i for i in sorted(set(_ids(layout, choice, name))) if layout.shows(i, classes)]
@@ -134,6 +146,9 @@ def choose(layout: Layout, choice: Choice) -> Lists:
     for text in choice.differences:
         name, ids = difference(text, lists)
         lists[_new(name, lists)] = ids
+    empty = [name for name, ids in lists.items() if not ids]
+    if empty:
+        raise UserError(f"list {empty[0]} would be empty: no image with a mask shows the classes")
     return lists
 
 
