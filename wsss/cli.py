@@ -8,10 +8,11 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wsss import __version__
 from wsss.cli_help import EVALUATION_NAMES, STAGE_HELP, stage_epilog
+from wsss.commands import data as data_commands
 from wsss.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wsss")
 
-Handler = Callable[[argparse.Namespace, "Params"], int | None]
+# A command with needs_params=False gets None, and reads no configuration.
+Handler = Callable[[argparse.Namespace, Any], int | None]
 
 _EPILOG = """\
 A stage reads the artifacts of the stages before it under results/DATASET/VARIANT/seedN and
@@ -70,10 +72,9 @@ def _fail(message: str) -> int:
 def _dispatch(args: argparse.Namespace) -> int:
     from wsss.config import load_params
 
-    if args.handler is _merge:
-        _merge(args)
-        return 0
     handler: Handler = args.handler
+    if not getattr(args, "needs_params", True):
+        return handler(args, None) or 0
     return handler(args, load_params(args.params or [Path("params.yaml")])) or 0
 
 
@@ -231,7 +232,7 @@ def _crf(args: argparse.Namespace, params: Params) -> None:
     crf.run(context, _out(context, "predict", "masks", args), args.shard)
 
 
-def _merge(args: argparse.Namespace) -> None:
+def _merge(args: argparse.Namespace, _params: None) -> None:
     from wsss.artifacts import merge_stores
 
     merge_stores(args.parts, args.out)
@@ -341,6 +342,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _common(check, job=False)
     check.set_defaults(handler=_data_check)
+    data_commands.register(data)
     add("manifest", _manifest, job=False)
     add("classify", _classify)
     add("cam", _cam, shards=True)
@@ -374,7 +376,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     merge.add_argument("out", type=Path)
     merge.add_argument("parts", type=Path, nargs="+")
-    merge.set_defaults(handler=_merge)
+    merge.set_defaults(handler=_merge, needs_params=False)
     return parser
 
 

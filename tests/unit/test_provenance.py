@@ -65,7 +65,7 @@ def test_every_stage_without_a_network_is_checked() -> None:
 
 def test_names_in_registries_count() -> None:
     """Data sources are imported by names that stand in strings."""
-    sources = {"wsss.data.scenes", "wsss.data.voc", "wsss.data.folder"}
+    sources = {"wsss.data.scenes", "wsss.data.voc", "wsss.data.folder", "wsss.data.coco"}
     assert sources <= set(stage_modules("manifest", "baseline"))
     assert sources.isdisjoint(stage_modules("cam", "baseline"))
 
