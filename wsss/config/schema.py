@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from wsss.config.about import About
+
 
 def _number(value: Any) -> Any:
     """Accept ``1e-4``, which YAML 1.1 reads as a string."""
@@ -27,7 +29,7 @@ def _folder(value: Any) -> Any:
         return value
     expanded = os.path.expanduser(os.path.expandvars(value))  # noqa: PTH111
     if "$" in expanded:
-        raise ValueError(f"data.root is {value!r}: set that environment variable, or write a path")
+        raise ValueError(f"the path is {value!r}: set that environment variable, or write a path")
     return expanded
 
 
@@ -135,6 +137,21 @@ class Backbone(Section):
     name: str
     weights: Annotated[str, Field(pattern=r"^(random|hub|package:.+|file:.+)$")]
     allow_download: bool
+    geometry: Literal["timm", "undilated", "caffe"]
+
+
+class Checkpoint(Section):
+    """Trained weights from elsewhere, which stand in for a stage's training.
+
+    Attributes:
+        file: a checkpoint of plain tensors.
+        layout: whose key names it has, see ``wsss import --list``.
+        classes: the order of its classes where that is not the layout's own.
+    """
+
+    file: Annotated[str, BeforeValidator(_folder)]
+    layout: str
+    classes: Annotated[list[str], Field(min_length=1)] | None
 
 
 class Training(Section):
@@ -177,6 +194,7 @@ class Training(Section):
 class Classify(Training):
     """Training of the classification network."""
 
+    checkpoint: Checkpoint | None
     dropout: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
 
 
@@ -254,6 +272,7 @@ class Pseudo(Section):
 class Segment(Training):
     """Training of the segmentation network."""
 
+    checkpoint: Checkpoint | None
     net: Literal["largefov"]
     width: Count
     dilation: Count
@@ -279,6 +298,7 @@ class Evaluate(Section):
 class Config(Section):
     """One variant, resolved."""
 
+    about: About | None
     run: Run
     compute: Compute
     resources: Resources

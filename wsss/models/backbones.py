@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from wsss.config.schema import Backbone as BackboneConfig
 from wsss.errors import UserError
 from wsss.models.dropout import replace_dropout
+from wsss.models.geometry import set_geometry
 from wsss.models.weights import check_keys, load_initial
 
 
@@ -102,6 +103,7 @@ def build_backbone(config: BackboneConfig, output_stride: int, pretrained: bool)
                 f"backbone.name {config.name!r} is not in timm: see timm.list_models()"
             ) from error
         raise
+    set_geometry(network, config.geometry, config.name)
     replace_dropout(network)
     default: Any = timm.get_pretrained_cfg(config.name)
     return Backbone(network, tuple(mean or default.mean), tuple(std or default.std))
