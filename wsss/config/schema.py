@@ -177,6 +177,7 @@ class Training(Section):
     ema: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)] | None
     clip: Positive | None
     freeze_bn: bool
+    freeze_levels: Natural
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
@@ -269,13 +270,23 @@ class Pseudo(Section):
     crf_params: Crf
 
 
+class Rates(Section):
+    """Dilations of atrous spatial pyramid pooling, in cells of the output stride."""
+
+    deeplabv2: Annotated[list[Count], Field(min_length=1)]
+    deeplabv3plus: Annotated[list[Count], Field(min_length=1)]
+
+
 class Segment(Training):
     """Training of the segmentation network."""
 
     checkpoint: Checkpoint | None
-    net: Literal["largefov"]
+    net: Literal["largefov", "deeplabv2", "deeplabv3plus"]
     width: Count
+    low_width: Count
     dilation: Count
+    rates: Rates
+    separable: bool
     dropout: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
 
 
@@ -322,6 +333,12 @@ class Config(Section):
     def _combinations(self) -> Self:
         if self.cam.threshold == "tune" and self.data.splits.tune is None:
             raise ValueError("cam.threshold is 'tune' but data.splits.tune is null: name a list")
+        for name in ("classify", "affinity", "segment"):
+            if getattr(self, name).freeze_levels and self.backbone.weights == "random":
+                raise ValueError(
+                    f"{name}.freeze_levels is {getattr(self, name).freeze_levels} but "
+                    "backbone.weights is 'random': frozen layers would stay random"
+                )
         if self.walk.radius > self.affinity.radius:
             raise ValueError(
                 f"walk.radius {self.walk.radius} must not exceed affinity.radius "

@@ -7,12 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsss.config.schema import Backbone as BackboneConfig
 from wsss.errors import UserError
 from wsss.models.dropout import replace_dropout
 from wsss.models.geometry import set_geometry
 from wsss.models.weights import check_keys, load_initial
+
+# Pixels of the blank image that shows which layers a feature map comes from.
+PROBE = 64
 
 
 class Backbone(nn.Module):
@@ -21,6 +25,7 @@ class Backbone(nn.Module):
     Attributes:
         channels: channels of each level, finest first.
         reductions: stride of each level in pixels.
+        frozen_norms: batch normalisation of frozen levels, kept in eval mode.
         mean: (3,) the RGB value in [0, 1] that normalisation maps to zero; padding uses it.
     """
 
@@ -33,6 +38,7 @@ class Backbone(nn.Module):
         info: Any = network.feature_info
         self.channels: list[int] = list(info.channels())
         self.reductions: list[int] = list(info.reduction())
+        self.frozen_norms: list[_BatchNorm] = []
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
 
@@ -41,6 +47,46 @@ class Backbone(nn.Module):
         normalised = (images - self.mean[:, None, None]) / self.std[:, None, None]
         features: list[Tensor] = self.network(normalised)
         return features
+
+    def freeze(self, levels: int) -> None:
+        """Keep everything that the ``levels`` finest maps are made of as it is: its weights get
+        no gradient, its batch normalisation uses and keeps the running statistics.
+
+        What they are made of is read off the autograd graph, so that any network will do.
+
+        Raises:
+            UserError: the network has fewer levels.
+        """
+        if levels > len(self.channels):
+            raise UserError(
+                f"freeze_levels is {levels}, but the backbone has {len(self.channels)} levels"
+            )
+        if levels == 0:
+            return
+        mode = self.training
+        self.eval()
+        parameters = list(self.network.parameters())
+        with torch.enable_grad():
+            maps = self(self.mean.new_zeros(1, 3, PROBE, PROBE))[:levels]
+            reached = torch.autograd.grad([m.sum() for m in maps], parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, reached, strict=True):
+            if gradient is not None:
+                parameter.requires_grad_(False)
+        self.frozen_norms = [
+            module
+            for module in self.network.modules()
+            if isinstance(module, _BatchNorm)
+            and module.affine
+            and not any(p.requires_grad for p in module.parameters())
+        ]
+        self.train(mode)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Set the mode, keeping the normalisation of frozen levels in eval mode."""
+        super().train(mode)
+        for module in self.frozen_norms:
+            module.eval()
+        return self
 
 
 def _timm() -> Any:

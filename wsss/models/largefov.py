@@ -1,4 +1,4 @@
-"""Segmentation networks on any backbone: DeepLab-LargeFOV."""
+"""DeepLab-LargeFOV: a segmentation network with one wide dilated convolution."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from wsss.methods import load_method
 from wsss.methods.base import Method
 from wsss.models.affinitynet import AffinityNet
 from wsss.models.backbones import build_backbone
-from wsss.models.largefov import LargeFov
+from wsss.models.segmenters import SEGMENTERS, Segmenter
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -26,21 +26,27 @@ def build_method(config: Config, classes: int, pretrained: bool, seed: int = 0) 
     params = cls.Params.model_validate(config.method.params)
     torch.manual_seed(seed)
     backbone = build_backbone(config.backbone, config.classify.output_stride, pretrained)
+    if pretrained:
+        backbone.freeze(config.classify.freeze_levels)
     return cls(backbone, classes, params, config.classify.dropout)
 
 
-def build_segmenter(config: Config, classes: int, pretrained: bool, seed: int = 0) -> LargeFov:
+def build_segmenter(config: Config, classes: int, pretrained: bool, seed: int = 0) -> Segmenter:
     """Build a segmentation network for ``classes`` including background."""
     segment = config.segment
     torch.manual_seed(seed)
     backbone = build_backbone(config.backbone, segment.output_stride, pretrained)
-    return LargeFov(backbone, classes, segment.width, segment.dilation, segment.dropout)
+    if pretrained:
+        backbone.freeze(segment.freeze_levels)
+    return SEGMENTERS[segment.net](backbone, classes, segment)
 
 
 def build_affinity(config: Config, pretrained: bool, seed: int = 0) -> AffinityNet:
     """Build AffinityNet."""
     torch.manual_seed(seed)
     backbone = build_backbone(config.backbone, config.affinity.output_stride, pretrained)
+    if pretrained:
+        backbone.freeze(config.affinity.freeze_levels)
     return AffinityNet(backbone, config.affinity.widths)
 
 

@@ -16,7 +16,7 @@ from wsss.data.training import Batch, CropDataset, ReadMasks, shuffled_batches
 from wsss.data.transforms import IGNORE
 from wsss.engine.task import Losses, Progress, Task
 from wsss.errors import UserError
-from wsss.models.largefov import LargeFov
+from wsss.models.segmenters import Segmenter
 from wsss.stages.networks import build_segmenter
 from wsss.stages.training import padding, train
 
@@ -24,7 +24,7 @@ from wsss.stages.training import padding, train
 class SegmentationTask(Task):
     """Cross-entropy of a segmentation network against masks, ignoring 255."""
 
-    def __init__(self, network: LargeFov) -> None:
+    def __init__(self, network: Segmenter) -> None:
         super().__init__()
         self.network = network
         self.backbone = network.backbone
