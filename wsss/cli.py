@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from wsss import __version__
 from wsss.cli_help import STAGE_HELP, stage_epilog
+from wsss.commands import import_, presets
 from wsss.errors import UserError
 
 if TYPE_CHECKING:
@@ -70,10 +71,9 @@ def _fail(message: str) -> int:
 def _dispatch(args: argparse.Namespace) -> int:
     from wsss.config import load_params
 
-    if args.handler is _merge:
-        _merge(args)
-        return 0
     handler: Handler = args.handler
+    if not getattr(args, "needs_params", True):
+        return handler(args, None) or 0  # type: ignore[arg-type]
     return handler(args, load_params(args.params or [Path("params.yaml")])) or 0
 
 
@@ -209,7 +209,7 @@ def _crf(args: argparse.Namespace, params: Params) -> None:
     crf.run(context, _out(context, "predict", "masks", args), args.shard)
 
 
-def _merge(args: argparse.Namespace) -> None:
+def _merge(args: argparse.Namespace, _params: Params | None) -> None:
     from wsss.artifacts import merge_stores
 
     merge_stores(args.parts, args.out)
@@ -341,7 +341,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     merge.add_argument("out", type=Path)
     merge.add_argument("parts", type=Path, nargs="+")
-    merge.set_defaults(handler=_merge)
+    merge.set_defaults(handler=_merge, needs_params=False)
+    import_.register(commands)
+    presets.register(commands)
     return parser
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from wsss.config import Params, stage_params
+from wsss.config.slices import layout_of
 from wsss.errors import UserError
 from wsss.provenance import code_hash
 from wsss.stages.evaluations import EVALUATIONS, stage_of, wanted
@@ -60,7 +61,11 @@ def keys(stage):
 
 def code(stage):
     """Hash of the stage's own source closure: a code edit reruns the job."""
-    return lambda wildcards: code_hash(stage, variant_of(wildcards).method.name)
+    def digest(wildcards):
+        variant = variant_of(wildcards)
+        return code_hash(stage, variant.method.name, layout_of(variant, stage))
+
+    return digest
 
 
 def compute_threads(wildcards):
@@ -118,9 +123,19 @@ def pseudo_input(wildcards):
     return f"{RUN.format(**wildcards)}/{name[variant_of(wildcards).refine.method]}"
 
 
+def classify_input(wildcards):
+    """The checkpoint that stands in for the training, if there is one."""
+    checkpoint = variant_of(wildcards).classify.checkpoint
+    return checkpoint.file if checkpoint else []
+
+
 def segment_input(wildcards):
-    """Pseudo masks; the upper bound reads ground truth, which is part of the data set."""
-    supervised = variant_of(wildcards).road == "supervised"
+    """Pseudo masks, or the checkpoint that stands in for the training; the upper bound reads
+    ground truth, which is part of the data set."""
+    variant = variant_of(wildcards)
+    if variant.segment.checkpoint:
+        return variant.segment.checkpoint.file
+    supervised = variant.road == "supervised"
     return [] if supervised else f"{RUN.format(**wildcards)}/pseudo/masks.zip"
 
 

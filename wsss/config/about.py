@@ -1,4 +1,4 @@
-"""What a published recipe is: paper, sources, expected scores, cost. Read by people, by no stage."""
+"""What a published recipe is: paper, sources, expected scores, cost; no stage reads it."""
 
 from __future__ import annotations
 

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from wsss.config.about import About
+from wsss.errors import UserError
+from wsss.models.imports import check_name
 
 
 def _number(value: Any) -> Any:
@@ -152,6 +154,14 @@ class Checkpoint(Section):
     file: Annotated[str, BeforeValidator(_folder)]
     layout: str
     classes: Annotated[list[str], Field(min_length=1)] | None
+
+    @model_validator(mode="after")
+    def _layout(self) -> Self:
+        try:
+            check_name(self.layout)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return self
 
 
 class Training(Section):

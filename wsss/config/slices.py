@@ -12,6 +12,8 @@ from pydantic import BaseModel
 
 from wsss.config.schema import Config
 
+# Says of a score whether its networks were trained here.
+_ORIGIN = ("road", "classify.checkpoint", "segment.checkpoint")
 # Keys whose change makes a stage's result stale.
 STAGES: dict[str, tuple[str, ...]] = {
     "manifest": ("data",),
@@ -58,8 +60,8 @@ STAGES: dict[str, tuple[str, ...]] = {
         "compute",
     ),
     "crf": ("crf",),
-    "evaluate_cam": ("cam.threshold", "evaluate"),
-    "evaluate": ("evaluate",),
+    "evaluate_cam": ("cam.threshold", "evaluate", *_ORIGIN),
+    "evaluate": ("evaluate", *_ORIGIN),
     "compare": (),
 }
 # The module in wsss/stages that runs each stage.
@@ -73,6 +75,13 @@ MODULES: dict[str, str] = {
 # Keys any stage may read because they never change a result: where things are, how many
 # processes share the work.
 SHARED = ("run", "resources", "data")
+
+
+def layout_of(config: Config, stage: str) -> str | None:
+    """Return the layout of the checkpoint that stands in for a stage's training, if any."""
+    section = {"classify": config.classify, "segment": config.segment}.get(stage)
+    checkpoint = section.checkpoint if section is not None else None
+    return checkpoint.layout if checkpoint is not None else None
 
 
 def _partial(model: BaseModel, paths: set[str]) -> BaseModel:

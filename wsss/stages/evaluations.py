@@ -39,6 +39,9 @@ def stage_of(what: str) -> str:
 
 def wanted(config: Config) -> list[str]:
     """Return the evaluations a variant ends with: those whose artifact and masks exist."""
+    if config.segment.checkpoint is not None and config.road != "single-stage":
+        # Nothing before an imported segmentation network is made.
+        return ["single", "multi", "final"] if config.data.splits.val is not None else []
     refined = ["walk"] if config.refine.method == "affinitynet" else []
     made = {
         "two-stage": ["cam", "cam_tune", "crf", *refined, "pseudo", "single", "multi", "final"],
@@ -47,3 +50,12 @@ def wanted(config: Config) -> list[str]:
     }[config.road]
     splits = config.data.splits
     return [what for what in made if getattr(splits, EVALUATIONS[what].role) is not None]
+
+
+def imported_stages(config: Config, evaluation: Evaluation) -> list[str]:
+    """Return the stages behind an artifact whose networks come from a checkpoint."""
+    predicted = evaluation.stage == "predict" and config.road != "single-stage"
+    if predicted and config.segment.checkpoint is not None:
+        return ["segment"]
+    classified = config.road != "supervised" and config.classify.checkpoint is not None
+    return ["classify"] if classified else []

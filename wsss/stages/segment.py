@@ -17,6 +17,7 @@ from wsss.data.transforms import IGNORE
 from wsss.engine.task import Losses, Progress, Task
 from wsss.errors import UserError
 from wsss.models.segmenters import Segmenter
+from wsss.stages.importing import import_weights
 from wsss.stages.networks import build_segmenter
 from wsss.stages.training import padding, train
 
@@ -66,8 +67,12 @@ def _supervision(context: Context) -> tuple[list[Item], ReadMasks, list[Path]]:
 
 
 def run(context: Context) -> None:
-    """Train the segmentation network."""
+    """Train the segmentation network, or import a checkpoint in its place."""
     manifest, training = context.manifest, context.config.segment
+    if training.checkpoint is not None:
+        task = SegmentationTask(build_segmenter(context.config, manifest.num_classes + 1, False))
+        import_weights(context, training.checkpoint, task, task.network)
+        return
     items, read_masks, inputs = _supervision(context)
     network = build_segmenter(context.config, manifest.num_classes + 1, True, context.seed)
     task = SegmentationTask(network)

@@ -31,12 +31,17 @@ def layout_names() -> list[str]:
     return sorted(name.replace("_", "-") for name in modules)
 
 
-def load_layout(name: str) -> Layout:
-    """Import one layout; an unknown or unsupported name is a :class:`UserError`."""
+def check_name(name: str) -> None:
+    """Refuse an unknown or unsupported layout with a :class:`UserError`; imports nothing."""
     if name in UNSUPPORTED:
         raise UserError(f"layout {name!r} is not supported: {UNSUPPORTED[name]}")
     if name not in layout_names():
         raise UserError(f"unknown layout {name!r}: known are {', '.join(layout_names())}")
+
+
+def load_layout(name: str) -> Layout:
+    """Import one layout; an unknown or unsupported name is a :class:`UserError`."""
+    check_name(name)
     module = importlib.import_module(f"wsss.models.imports.{name.replace('-', '_')}")
     layout: Layout = module.LAYOUT
     return layout
