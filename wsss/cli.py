@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsss import __version__
-from wsss.cli_help import STAGE_HELP, stage_epilog
+from wsss.cli_help import EVALUATION_NAMES, STAGE_HELP, stage_epilog
 from wsss.commands import import_, presets
 from wsss.errors import UserError
 
@@ -161,7 +161,9 @@ def _seeds(args: argparse.Namespace, params: Params) -> None:
 
     stage = f"seeds_{args.kind}"
     context = _context(args, params, stage, _label(stage, args))
-    if args.kind == "alpha":
+    if args.kind == "confident":
+        seeds.run_confident(context, _out(context, "seeds", "confident", args), args.shard)
+    elif args.kind == "alpha":
         low, high = (_out(context, "seeds", name, args) for name in ("low", "high"))
         seeds.run_alpha(context, low, high, args.shard)
     else:
@@ -172,6 +174,19 @@ def _affinity(args: argparse.Namespace, params: Params) -> None:
     from wsss.stages import affinity
 
     affinity.run(_context(args, params, "affinity", "affinity"))
+
+
+def _irnet(args: argparse.Namespace, params: Params) -> None:
+    from wsss.stages import irnet
+
+    irnet.run(_context(args, params, "irnet", "irnet"))
+
+
+def _edges(args: argparse.Namespace, params: Params) -> None:
+    from wsss.stages import edges
+
+    context = _context(args, params, "edges", _label("edges", args))
+    edges.run(context, _out(context, "irnet", "edges", args), *args.shard)
 
 
 def _walk(args: argparse.Namespace, params: Params) -> None:
@@ -317,11 +332,14 @@ def build_parser() -> argparse.ArgumentParser:
     add("cam", _cam, shards=True)
     add("seeds", _seeds, shards=True).add_argument(
         "kind",
-        choices=("alpha", "label"),
+        choices=("alpha", "confident", "label"),
         help="alpha: two seeds, of more and of less background, for AffinityNet; "
+        "confident: what two label CRFs agree on, for IRNet; "
         "label: CRF of the CAM at its threshold",
     )
     add("affinity", _affinity)
+    add("irnet", _irnet)
+    add("edges", _edges, shards=True)
     add("walk", _walk, shards=True)
     add("pseudo", _pseudo)
     add("segment", _segment)
@@ -329,9 +347,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("crf", _crf, shards=True)
     add("evaluate", _evaluate).add_argument(
         "what",
-        choices=("cam", "cam_tune", "crf", "walk", "pseudo", "single", "multi", "final"),
-        help="cam: at its threshold, with a sweep; cam_tune: the threshold that is best on the "
-        "tune list; crf, walk, pseudo: masks of training images; single, multi, final: "
+        choices=EVALUATION_NAMES,
+        help="cam: at its threshold, with a sweep; cam_tune, walk_tune: the threshold that is best "
+        "on the tune list; crf, walk, pseudo: masks of training images; single, multi, final: "
         "predictions at one scale, at several, and after the CRF",
     )
     add("compare", _compare, job=False)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+# What `wsss evaluate` scores; wsss/stages/evaluations.py says how.
+EVALUATION_NAMES = (
+    *("cam", "cam_tune", "crf", "walk", "walk_tune", "pseudo"),
+    *("single", "multi", "final"),
+)
+
 # Of each stage: what it does, what it reads and writes (under results/DATASET or, for one variant
 # and seed, results/DATASET/VARIANT/seedN), and what else a user should know.
 STAGE_HELP = {
@@ -26,7 +32,7 @@ STAGE_HELP = {
     "seeds": (
         "make CRF seeds from CAMs",
         "cam/maps.zip, and metrics/cam_tune.json where the threshold is tuned",
-        "seeds/low.zip and seeds/high.zip, or seeds/crf.zip",
+        "seeds/low.zip and seeds/high.zip, or seeds/confident.zip, or seeds/crf.zip",
         "",
     ),
     "affinity": (
@@ -35,15 +41,27 @@ STAGE_HELP = {
         "affinity/weights.safetensors, affinity/curve.csv",
         "An interrupted run continues.",
     ),
+    "irnet": (
+        "train IRNet on the confident seeds",
+        "seeds/confident.zip",
+        "irnet/weights.safetensors, irnet/curve.csv",
+        "Measures the mean displacement afterwards. An interrupted run continues.",
+    ),
+    "edges": (
+        "infer class boundaries by IRNet",
+        "irnet/weights.safetensors",
+        "irnet/edges.zip",
+        "",
+    ),
     "walk": (
         "propagate CAMs by a random walk over learned affinities",
-        "cam/maps.zip, affinity/weights.safetensors",
+        "cam/maps.zip, and affinity/weights.safetensors or irnet/edges.zip",
         "walk/scores.zip",
         "",
     ),
     "pseudo": (
         "make the pseudo masks that segmentation is trained on",
-        "walk/scores.zip or, without refinement, seeds/crf.zip",
+        "walk/scores.zip or, without refinement, seeds/crf.zip; metrics/walk_tune.json where tuned",
         "pseudo/masks.zip",
         "",
     ),

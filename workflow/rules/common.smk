@@ -10,7 +10,13 @@ from wsss.config import Params, stage_params
 from wsss.config.slices import layout_of
 from wsss.errors import UserError
 from wsss.provenance import code_hash
-from wsss.stages.evaluations import EVALUATIONS, stage_of, wanted
+from wsss.stages.evaluations import (
+    EVALUATIONS,
+    stage_of,
+    tuned_by,
+    walk_tuned,
+    wanted,
+)
 
 try:
     PARAMS = Params(config, "params.yaml and overlays")
@@ -119,8 +125,25 @@ def label_seed_input(wildcards):
 
 def pseudo_input(wildcards):
     """What pseudo masks are made from: walked CAMs, or the CRF seeds without refinement."""
-    name = {"none": "seeds/crf.zip", "affinitynet": "walk/scores.zip"}
-    return f"{RUN.format(**wildcards)}/{name[variant_of(wildcards).refine.method]}"
+    run, config = RUN.format(**wildcards), variant_of(wildcards)
+    if config.refine.method == "none":
+        return [f"{run}/seeds/crf.zip"]
+    tuned = [f"{run}/metrics/walk_tune.json"] if walk_tuned(config) else []
+    return [f"{run}/walk/scores.zip", *tuned]
+
+
+def walk_input(wildcards):
+    """CAMs, and what says which cells belong together."""
+    run = RUN.format(**wildcards)
+    source = {
+        "affinitynet": "affinity/weights.safetensors",
+        "irnet": "irnet/edges.zip",
+    }
+    # Without refinement nobody asks for a walk.
+    name = source.get(
+        variant_of(wildcards).refine.method, "affinity/weights.safetensors"
+    )
+    return [f"{run}/cam/maps.zip", f"{run}/{name}"]
 
 
 def classify_input(wildcards):
@@ -151,8 +174,9 @@ def evaluate_input(wildcards):
     evaluation = EVALUATIONS[wildcards.what]
     run = RUN.format(**{k: v for k, v in wildcards.items() if k != "what"})
     files = [f"{run}/{evaluation.stage}/{evaluation.store}.zip"]
-    if wildcards.what == "cam" and variant_of(wildcards).cam.threshold == "tune":
-        files.append(f"{run}/metrics/cam_tune.json")
+    tuned = tuned_by(wildcards.what, variant_of(wildcards))
+    if tuned:
+        files.append(f"{run}/metrics/{tuned}.json")
     return files
 
 

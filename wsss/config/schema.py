@@ -222,7 +222,7 @@ class Cam(Section):
 class Refine(Section):
     """What turns CAM seeds into pseudo masks."""
 
-    method: Literal["none", "affinitynet"]
+    method: Literal["none", "affinitynet", "irnet"]
 
 
 class Crf(Section):
@@ -245,6 +245,8 @@ class Seeds(Section):
     alpha_crf: Crf
     label_confidence: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)]
     label_crf: Crf
+    confident_fg: Fraction
+    confident_bg: Fraction
 
     @model_validator(mode="after")
     def _order(self) -> Self:
@@ -252,6 +254,11 @@ class Seeds(Section):
             raise ValueError(
                 f"alpha_low {self.alpha_low} must be below alpha_high {self.alpha_high}: "
                 "a larger alpha means less background"
+            )
+        if self.confident_bg >= self.confident_fg:
+            raise ValueError(
+                f"confident_bg {self.confident_bg} must be below confident_fg "
+                f"{self.confident_fg}: what lies between them is ignored"
             )
         return self
 
@@ -263,11 +270,19 @@ class Affinity(Training):
     widths: Annotated[list[Count], Field(min_length=3, max_length=3)]
 
 
+class IrNet(Training):
+    """Training of IRNet; ``head_lr`` is the factor of the displacement branch."""
+
+    radius: Count
+
+
 class Walk(Section):
-    """The random walk."""
+    """The random walk, and what is background after it."""
 
     batch: Count
+    background: Literal["alpha", "threshold"]
     background_alpha: Positive
+    background_threshold: Fraction | Literal["tune"]
     beta: Positive
     steps: Count
     radius: Count
@@ -332,6 +347,7 @@ class Config(Section):
     refine: Refine
     seeds: Seeds
     affinity: Affinity
+    irnet: IrNet
     walk: Walk
     pseudo: Pseudo
     segment: Segment
@@ -341,17 +357,22 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
-        if self.cam.threshold == "tune" and self.data.splits.tune is None:
-            raise ValueError("cam.threshold is 'tune' but data.splits.tune is null: name a list")
+        thresholds = {"cam.threshold": self.cam.threshold}
+        if self.walk.background == "threshold":
+            thresholds["walk.background_threshold"] = self.walk.background_threshold
+        for key, value in thresholds.items():
+            if value == "tune" and self.data.splits.tune is None:
+                raise ValueError(f"{key} is 'tune' but data.splits.tune is null: name a list")
         for name in ("classify", "affinity", "segment"):
             if getattr(self, name).freeze_levels and self.backbone.weights == "random":
                 raise ValueError(
                     f"{name}.freeze_levels is {getattr(self, name).freeze_levels} but "
                     "backbone.weights is 'random': frozen layers would stay random"
                 )
-        if self.walk.radius > self.affinity.radius:
-            raise ValueError(
-                f"walk.radius {self.walk.radius} must not exceed affinity.radius "
-                f"{self.affinity.radius}: those pairs were never trained"
-            )
+        for name, radius in (("affinity", self.affinity.radius), ("irnet", self.irnet.radius)):
+            if self.walk.radius > radius:
+                raise ValueError(
+                    f"walk.radius {self.walk.radius} must not exceed {name}.radius {radius}: "
+                    "those pairs were never trained"
+                )
         return self

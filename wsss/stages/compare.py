@@ -24,7 +24,7 @@ from wsss.paths import Paths
 STEPS = {
     "cam": "CAM seed",
     "crf": "CRF",
-    "walk": "refined",
+    "walk": "walk",
     "pseudo": "pseudo",
     "single": "val single-scale",
     "multi": "val multi-scale",
@@ -186,7 +186,8 @@ def _headings(rows: Sequence[_Row], upper: float | None) -> list[str]:
     heads = ["variant"]
     for step, name in STEPS.items():
         tagged = any(r["tags_used"] for row in rows for r in row.reports.get(step, []))
-        oracle = " [oracle*]" if step == "cam" else ""
+        swept = any(row.values(step, "oracle_miou") for row in rows)
+        oracle = " [oracle*]" if swept else ""
         heads.append(f"{name}{'†' if tagged else ''}{oracle}")
     return [*heads, "of supervised"] if upper else heads
 

@@ -15,6 +15,7 @@ from wsss.methods import load_method
 from wsss.methods.base import Method
 from wsss.models.affinitynet import AffinityNet
 from wsss.models.backbones import build_backbone
+from wsss.models.irnet import IrNet
 from wsss.models.segmenters import SEGMENTERS, Segmenter
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -48,6 +49,12 @@ def build_affinity(config: Config, pretrained: bool, seed: int = 0) -> AffinityN
     if pretrained:
         backbone.freeze(config.affinity.freeze_levels)
     return AffinityNet(backbone, config.affinity.widths)
+
+
+def build_irnet(config: Config, pretrained: bool, seed: int = 0) -> IrNet:
+    """Build IRNet."""
+    torch.manual_seed(seed)
+    return IrNet(build_backbone(config.backbone, config.irnet.output_stride, pretrained))
 
 
 def load_trained(network: Network, path: Path) -> Network:

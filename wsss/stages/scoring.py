@@ -33,27 +33,30 @@ def run(context: Context, what: str) -> None:
     processes = config.resources.processes
     tolerance = config.evaluate.boundary_tolerance
     with context.recording(out):
-        if what == "cam_tune":
+        kind = evaluation.kind
+        if kind == "walk":
+            kind = "cams" if config.walk.background == "threshold" else "scores"
+        if what.endswith("_tune"):
             evaluate.tune_cams(
                 manifest, store, out, about, bins=config.evaluate.bins, processes=processes
             )
-        elif evaluation.kind == "cams":
+        elif kind == "cams":
+            walk = evaluation.kind == "walk"
+            threshold = config.walk.background_threshold if walk else config.cam.threshold
             evaluate.evaluate_cams(
                 manifest,
                 store,
                 evaluation.role,
                 out,
                 about,
-                threshold=config.cam.threshold,
-                tuned=paths.metrics("cam_tune").with_suffix(".json"),
+                threshold=threshold,
+                tuned=paths.metrics(f"{what}_tune").with_suffix(".json"),
                 bins=config.evaluate.bins,
                 boundary_tolerance=tolerance,
                 processes=processes,
             )
         else:
-            function = (
-                evaluate.evaluate_masks if evaluation.kind == "masks" else evaluate.evaluate_scores
-            )
+            function = evaluate.evaluate_masks if kind == "masks" else evaluate.evaluate_scores
             function(
                 manifest,
                 store,

@@ -38,12 +38,14 @@ def train(
     orders: Callable[[int], list[list[int]]],
     training: Training,
     inputs: Sequence[Path] = (),
+    finish: Callable[[nn.Module], None] | None = None,
 ) -> None:
     """Train ``task``; write its weights, curves and record; forget the resumable state.
 
     Args:
         inputs: artifacts the result depends on beside the manifest; with the context's key they
             name the resumable state.
+        finish: called with the trained network before it is saved.
     """
     config, stage = context.config, context.stage
     state = context.paths.state(stage, f"{context.key}-{file_digest(inputs)}")
@@ -58,6 +60,8 @@ def train(
     weights = context.paths.weights(stage)
     with context.recording(weights) as facts:
         kept = fit(task, dataset, orders, how)
+        if finish is not None:
+            finish(kept)
         save_curve(weights.with_name("curve.csv"), how)
         save_trained(weights, kept, context)
         facts["images_per_second"] = round(how.images_per_second, 2)
