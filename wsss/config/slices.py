@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from wsss.config.schema import Config
+from wsss.config.schema import Classify, Config, Segment
 
 # Says of a score whether its networks were trained here.
 _ORIGIN = ("road", "classify.checkpoint", "segment.checkpoint")
@@ -101,8 +101,11 @@ SHARED = ("run", "resources", "data")
 
 def layout_of(config: Config, stage: str) -> str | None:
     """Return the layout of the checkpoint that stands in for a stage's training, if any."""
-    section = {"classify": config.classify, "segment": config.segment}.get(stage)
-    checkpoint = section.checkpoint if section is not None else None
+    trained: dict[str, Classify | Segment] = {
+        "classify": config.classify,
+        "segment": config.segment,
+    }
+    checkpoint = trained[stage].checkpoint if stage in trained else None
     return checkpoint.layout if checkpoint is not None else None
 
 

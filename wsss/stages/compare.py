@@ -234,6 +234,12 @@ def _notes(rows: Sequence[_Row], supervised: str, upper: float | None) -> list[s
         )
     if any(len(reports) > 1 for row in rows for reports in row.reports.values()):
         notes.append("± sample standard deviation over seeds.")
+    imported = [row.variant for row in rows if any(r.get("imported") for r in _all([row]))]
+    if imported:
+        notes.append(
+            "Networks imported from published checkpoints, not trained here: "
+            f"{', '.join(imported)}; each metrics file names them."
+        )
     if upper:
         notes.append(f"of supervised: val +CRF as a percentage of that of {supervised!r}.")
     return notes
