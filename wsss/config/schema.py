@@ -45,6 +45,7 @@ Natural = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Scales = Annotated[list[Positive], Field(min_length=1)]
 Range = Annotated[list[Positive], Field(min_length=2, max_length=2)]
+Sizes = Annotated[list[Positive], Field(min_length=2)]
 Road = Literal["two-stage", "single-stage", "supervised"]
 
 
@@ -167,27 +168,32 @@ class Checkpoint(Section):
 class Training(Section):
     """Optimisation and augmentation of one network."""
 
-    output_stride: Literal[8, 16, 32]
+    output_stride: Literal[8, 14, 16, 32]
     epochs: Count
     batch: Count
     micro_batch: Count | None
     crop: Annotated[int, Field(ge=32)]
     long_side: Range | None
-    scale: Range | None
+    scale: Sizes | None
     flip: bool
     jitter: Annotated[list[NonNegative], Field(min_length=4, max_length=4)]
     optimizer: Literal["sgd", "adamw"]
     lr: Positive
     head_lr: Positive
+    bias_lr: Positive
+    bias_decay: bool
     momentum: Fraction
     weight_decay: NonNegative
     schedule: Literal["poly", "cosine", "constant"]
     power: Positive
+    schedule_every: Count
     warmup: Fraction
     ema: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)] | None
     clip: Positive | None
     freeze_bn: bool
     freeze_levels: Natural
+    freeze_affine: bool
+    bn_momentum: Fraction | None
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
@@ -195,7 +201,7 @@ class Training(Section):
             raise ValueError("exactly one of long_side and scale must be set, the other null")
         for name in ("long_side", "scale"):
             bounds = getattr(self, name)
-            if bounds and bounds[0] > bounds[1]:
+            if bounds and len(bounds) == 2 and bounds[0] > bounds[1]:
                 raise ValueError(f"{name} is {bounds}: the lower bound comes first")
         if self.micro_batch and self.batch % self.micro_batch:
             raise ValueError(f"micro_batch {self.micro_batch} must divide batch {self.batch}")
@@ -293,6 +299,8 @@ class Pseudo(Section):
 
     crf: bool
     crf_params: Crf
+    ignore_below: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
+    stride: Count
 
 
 class Rates(Section):
@@ -307,6 +315,10 @@ class Segment(Training):
 
     checkpoint: Checkpoint | None
     net: Literal["largefov", "deeplabv2", "deeplabv3plus"]
+    loss: Literal["ce", "balanced"]
+    labels: Literal["hard", "soft"]
+    msc: Scales | None
+    norm: bool
     width: Count
     low_width: Count
     dilation: Count

@@ -69,6 +69,8 @@ STAGES: dict[str, tuple[str, ...]] = {
         "segment.dilation",
         "segment.rates",
         "segment.separable",
+        "segment.norm",
+        "segment.msc",
         "segment.dropout",
         "predict",
         "compute",

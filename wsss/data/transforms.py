@@ -47,13 +47,19 @@ def draw_crop(rng: np.random.Generator, size: tuple[int, int], config: Training)
         low, high = config.long_side
         factor = float(rng.integers(round(low), round(high) + 1)) / max(height, width)
     else:
-        low, high = config.scale or (1.0, 1.0)
-        factor = float(rng.uniform(low, high))
+        factor = _scale(rng, config.scale or (1.0, 1.0))
     height, width = max(1, round(height * factor)), max(1, round(width * factor))
     top = _offset(rng, height, config.crop)
     left = _offset(rng, width, config.crop)
     flip = bool(config.flip and rng.random() < 0.5)
     return Crop(height, width, top, left, config.crop, flip)
+
+
+def _scale(rng: np.random.Generator, scales: Sequence[float]) -> float:
+    """Draw between two bounds, or one of more than two values."""
+    if len(scales) == 2:
+        return float(rng.uniform(scales[0], scales[1]))
+    return float(scales[int(rng.integers(len(scales)))])
 
 
 def _offset(rng: np.random.Generator, length: int, window: int) -> int:

@@ -62,10 +62,26 @@ class Task(nn.Module):
         """Share of a micro-batch in the global batch's mean loss, before normalisation."""
         return float(len(batch["id"]))
 
+    def sizes(self, batch: Batch) -> dict[str, float]:  # noqa: ARG002
+        """Numbers that a loss of several means is divided by, of one (micro-)batch.
+
+        A task that returns any finds their sums over the global batch in ``batch["sizes"]`` and
+        divides by those: the losses of its micro-batches then add up, and :meth:`weight` is not
+        asked.
+        """
+        return {}
+
     def heads(self) -> Iterator[nn.Parameter]:
         """Parameters that start at random and learn at ``head_lr`` times the rate."""
         inherited = {id(p) for p in self.backbone.parameters()}
         return (p for p in self.parameters() if id(p) not in inherited)
+
+    def set_bn_momentum(self, momentum: float | None) -> None:
+        """Set how fast running statistics follow the batch; None leaves each layer's own."""
+        if momentum is not None:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.momentum = momentum
 
     def after_step(self, progress: Progress) -> None:
         """Update EMA copies and memories after an optimiser step."""

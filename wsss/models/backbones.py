@@ -13,6 +13,7 @@ from wsss.config.schema import Backbone as BackboneConfig
 from wsss.errors import UserError
 from wsss.models.dropout import replace_dropout
 from wsss.models.geometry import set_geometry
+from wsss.models.transformers import create, is_transformer
 from wsss.models.weights import check_keys, load_initial
 
 # Pixels of the blank image that shows which layers a feature map comes from.
@@ -48,11 +49,15 @@ class Backbone(nn.Module):
         features: list[Tensor] = self.network(normalised)
         return features
 
-    def freeze(self, levels: int) -> None:
+    def freeze(self, levels: int, affine: bool = False) -> None:
         """Keep everything that the ``levels`` finest maps are made of as it is: its weights get
         no gradient, its batch normalisation uses and keeps the running statistics.
 
         What they are made of is read off the autograd graph, so that any network will do.
+
+        Args:
+            levels: 0 for none.
+            affine: freeze scale and shift of all batch normalisation, too.
 
         Raises:
             UserError: the network has fewer levels.
@@ -61,8 +66,17 @@ class Backbone(nn.Module):
             raise UserError(
                 f"freeze_levels is {levels}, but the backbone has {len(self.channels)} levels"
             )
-        if levels == 0:
-            return
+        if levels:
+            self._freeze(levels)
+        if affine:
+            for module in self._norms():
+                module.requires_grad_(False)
+
+    def _norms(self) -> list[_BatchNorm]:
+        found = (m for m in self.network.modules() if isinstance(m, _BatchNorm))
+        return [module for module in found if module.affine]
+
+    def _freeze(self, levels: int) -> None:
         mode = self.training
         self.eval()
         parameters = list(self.network.parameters())
@@ -72,13 +86,7 @@ class Backbone(nn.Module):
         for parameter, gradient in zip(parameters, reached, strict=True):
             if gradient is not None:
                 parameter.requires_grad_(False)
-        self.frozen_norms = [
-            module
-            for module in self.network.modules()
-            if isinstance(module, _BatchNorm)
-            and module.affine
-            and not any(p.requires_grad for p in module.parameters())
-        ]
+        self.frozen_norms = [n for n in self._norms() if not n.weight.requires_grad]
         self.train(mode)
 
     def train(self, mode: bool = True) -> Backbone:
@@ -130,14 +138,14 @@ def build_backbone(config: BackboneConfig, output_stride: int, pretrained: bool)
             "backbone.weights is 'hub' but backbone.allow_download is false: "
             "allow the download or name package:NAME or file:PATH"
         )
+    options = {"pretrained": source != "random", "pretrained_cfg_overlay": overlay or None}
     try:
-        network = timm.create_model(
-            config.name,
-            pretrained=source != "random",
-            features_only=True,
-            output_stride=output_stride,
-            pretrained_cfg_overlay=overlay or None,
-        )
+        if is_transformer(config.name):
+            network: nn.Module = create(timm, config.name, output_stride, **options)
+        else:
+            network = timm.create_model(
+                config.name, features_only=True, output_stride=output_stride, **options
+            )
     except (NotImplementedError, TypeError, AssertionError, KeyError) as error:
         raise UserError(
             f"backbone {config.name!r} cannot give features at output stride {output_stride}: "

@@ -16,7 +16,7 @@ Builder = Callable[[Backbone, int, Segment], Segmenter]
 
 
 def _largefov(backbone: Backbone, classes: int, config: Segment) -> LargeFov:
-    return LargeFov(backbone, classes, config.width, config.dilation, config.dropout)
+    return LargeFov(backbone, classes, config.width, config.dilation, config.dropout, config.norm)
 
 
 def _deeplabv2(backbone: Backbone, classes: int, config: Segment) -> DeepLabV2:

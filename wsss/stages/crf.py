@@ -30,7 +30,8 @@ def run(context: Context, out: Path, shard: tuple[int, int] = (0, 1)) -> None:
     config, manifest = context.config, context.manifest
     items = take_shard(manifest.role("val" if config.data.splits.val else "train"), shard)
     store = ArrayStore(context.paths.store("predict", "scores"))
-    function = partial(refine, params=crf_params(config.crf))
+    params = crf_params(config.crf) if config.crf.iterations else None
+    function = partial(refine, params=params)
     with context.recording(out):
         work = jobs(manifest, items, store)
         write_maps(function, work, len(items), [out], config.resources.processes, "crf")

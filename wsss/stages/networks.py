@@ -28,7 +28,7 @@ def build_method(config: Config, classes: int, pretrained: bool, seed: int = 0) 
     torch.manual_seed(seed)
     backbone = build_backbone(config.backbone, config.classify.output_stride, pretrained)
     if pretrained:
-        backbone.freeze(config.classify.freeze_levels)
+        backbone.freeze(config.classify.freeze_levels, config.classify.freeze_affine)
     return cls(backbone, classes, params, config.classify.dropout)
 
 
@@ -38,7 +38,7 @@ def build_segmenter(config: Config, classes: int, pretrained: bool, seed: int = 
     torch.manual_seed(seed)
     backbone = build_backbone(config.backbone, segment.output_stride, pretrained)
     if pretrained:
-        backbone.freeze(segment.freeze_levels)
+        backbone.freeze(segment.freeze_levels, segment.freeze_affine)
     return SEGMENTERS[segment.net](backbone, classes, segment)
 
 
@@ -47,7 +47,7 @@ def build_affinity(config: Config, pretrained: bool, seed: int = 0) -> AffinityN
     torch.manual_seed(seed)
     backbone = build_backbone(config.backbone, config.affinity.output_stride, pretrained)
     if pretrained:
-        backbone.freeze(config.affinity.freeze_levels)
+        backbone.freeze(config.affinity.freeze_levels, config.affinity.freeze_affine)
     return AffinityNet(backbone, config.affinity.widths)
 
 

@@ -30,9 +30,9 @@ def _network(context: Context) -> tuple[nn.Module, Callable[[Tensor], Tensor], i
         method = build_method(config, classes, False)
         load_trained(method, context.paths.weights("classify"))
         return method, method.segment, config.classify.output_stride
-    task = SegmentationTask(build_segmenter(config, classes + 1, False))
+    task = SegmentationTask(build_segmenter(config, classes + 1, False), msc=config.segment.msc)
     load_trained(task, context.paths.weights("segment"))
-    return task, task.network, config.segment.output_stride
+    return task, task.logits, config.segment.output_stride
 
 
 @torch.inference_mode()

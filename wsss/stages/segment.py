@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,9 +14,10 @@ from wsss.artifacts import MaskStore
 from wsss.context import Context
 from wsss.data.manifest import Item
 from wsss.data.training import Batch, CropDataset, ReadMasks, shuffled_batches
-from wsss.data.transforms import IGNORE
 from wsss.engine.task import Losses, Progress, Task
 from wsss.errors import UserError
+from wsss.losses.segmentation import hard_sizes, hard_sums, mean_of_groups, soft_sizes, soft_sums
+from wsss.models.pyramid import pyramid_logits
 from wsss.models.segmenters import Segmenter
 from wsss.stages.importing import import_weights
 from wsss.stages.networks import build_segmenter
@@ -23,25 +25,57 @@ from wsss.stages.training import padding, train
 
 
 class SegmentationTask(Task):
-    """Cross-entropy of a segmentation network against masks, ignoring 255."""
+    """Cross-entropy of a segmentation network against pseudo masks or their probabilities.
 
-    def __init__(self, network: Segmenter) -> None:
+    Args:
+        network: maps (B, 3, H, W) to logits (B, K, h, w).
+        balanced: background and foreground weigh half each, however large they are.
+        soft: the labels are probabilities at a coarser grid, not masks.
+        msc: scales of an image pyramid beside 1, see :func:`pyramid_logits`; each scale and their
+            maximum have the loss.
+    """
+
+    def __init__(
+        self,
+        network: Segmenter,
+        balanced: bool = False,
+        soft: bool = False,
+        msc: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.backbone = network.backbone
+        self.balanced, self.soft, self.msc = balanced, soft, msc
 
-    def weight(self, batch: Batch) -> float:
-        """Pixels that count: the mean is over those of the whole batch."""
-        return float((batch["masks"] != IGNORE).sum())
+    def logits(self, images: Tensor) -> Tensor:
+        """Map (B, 3, H, W) RGB in [0, 1] to the logits (B, K, h, w) of a prediction."""
+        logits: Tensor = self._outputs(images)[-1]
+        return logits
+
+    def _outputs(self, images: Tensor) -> list[Tensor]:
+        if self.msc:
+            return pyramid_logits(self.network, images, self.msc)
+        return [self.network(images)]
+
+    def sizes(self, batch: Batch) -> dict[str, float]:
+        """Pixels, or sums of probabilities, that the means are over."""
+        if self.soft:
+            return soft_sizes(batch["targets"], self.balanced)
+        return hard_sizes(batch["masks"][:, 0], self.balanced)
 
     def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:  # noqa: ARG002
-        """Mean cross-entropy over labelled pixels; 0 where there are none."""
-        masks: Tensor = batch["masks"][:, 0].long()
-        logits = self.network(batch["image"]).float()
-        logits = F.interpolate(logits, masks.shape[1:], mode="bilinear", align_corners=False)
-        total = F.cross_entropy(logits, masks, ignore_index=IGNORE, reduction="sum")
-        loss = total / (masks != IGNORE).sum().clamp(min=1)
-        return Losses(loss, {"ce": loss})
+        """Mean cross-entropy over labelled pixels, 0 where there are none, summed over scales."""
+        sizes = batch.get("sizes") or self.sizes(batch)
+        outputs = self._outputs(batch["image"])
+        total = torch.stack([self._loss(logits.float(), batch, sizes) for logits in outputs]).sum()
+        return Losses(total, {"ce": total})
+
+    def _loss(self, logits: Tensor, batch: Batch, sizes: dict[str, float]) -> Tensor:
+        labels: Tensor = batch["targets"].float() if self.soft else batch["masks"][:, 0].long()
+        grid = labels.shape[-2:]
+        logits = F.interpolate(logits, grid, mode="bilinear", align_corners=False)
+        sums = (soft_sums if self.soft else hard_sums)(logits, labels, self.balanced)
+        return mean_of_groups(sums, sizes)
 
 
 def _supervision(context: Context) -> tuple[list[Item], ReadMasks, list[Path]]:
@@ -75,7 +109,9 @@ def run(context: Context) -> None:
         return
     items, read_masks, inputs = _supervision(context)
     network = build_segmenter(context.config, manifest.num_classes + 1, True, context.seed)
-    task = SegmentationTask(network)
+    task = SegmentationTask(
+        network, training.loss == "balanced", training.labels == "soft", training.msc
+    )
     fill = padding(network.backbone)
     dataset = CropDataset(manifest, items, training, context.seed, fill, read_masks)
     orders = shuffled_batches(len(items), training.batch, context.seed)
