@@ -34,6 +34,15 @@ def voc_root() -> Path:
     return Path(value)
 
 
+@pytest.fixture(scope="session")
+def coco_root() -> Path:
+    """A folder in COCO's layout with real photos."""
+    value = os.environ.get("WSSS_TEST_COCO")
+    if not value:
+        pytest.skip("WSSS_TEST_COCO does not name a folder of COCO-mini")
+    return Path(value)
+
+
 # The real configuration, shrunk: the same code, a few images and steps.
 TINY: dict[str, Any] = {
     "data": {"scenes": {"size": 96, "train": 12, "tune": 4, "val": 4}},

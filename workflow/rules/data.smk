@@ -1,7 +1,11 @@
+# What a source makes besides the manifest: all data, or the masks.
+MADE = {"scenes": ["scenes.zip"], "coco": ["masks.zip"]}
+
+
 rule manifest:
     output:
         MANIFEST,
-        *([f"{DATA}/scenes.zip"] if BASE.data.source == "scenes" else []),
+        *[f"{DATA}/{name}" for name in MADE.get(BASE.data.source, [])],
     log:
         f"{ROOT}/logs/manifest.log",
     conda:
@@ -9,5 +13,6 @@ rule manifest:
     params:
         config=keys("manifest"),
         code=code("manifest"),
+    threads: pool_threads if BASE.data.source == "coco" else 1
     shell:
         f"wsss manifest --params {RESOLVED} --log {{log}}"

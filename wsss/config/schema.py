@@ -113,7 +113,7 @@ class Scenes(Section):
 class Data(Section):
     """Where images, tags and masks come from."""
 
-    source: Literal["scenes", "voc", "folder"]
+    source: Literal["scenes", "voc", "coco", "folder"]
     root: Folder
     classes: Annotated[list[str], Field(min_length=1)] | None
     csv: str

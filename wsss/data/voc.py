@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from wsss.data.lists import read_list
 from wsss.data.manifest import Item, Manifest
 from wsss.data.scan import (
     Findings,
@@ -41,7 +42,7 @@ SBD_FILES = (("sbd",), ("sbd_train", "sbd_val"))
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
 
 
-def build(cfg: Data, data_dir: Path) -> Manifest:
+def build(cfg: Data, data_dir: Path, _processes: int = 1) -> Manifest:
     """The manifest of a VOC folder; UserError if anything is wrong with it."""
     return scan(cfg, data_dir).manifest()
 
@@ -93,31 +94,11 @@ def _usable(configured: str | None, root: Path, findings: Findings) -> bool:
     return False
 
 
-def _read_list(path: Path, findings: Findings) -> list[str] | None:
-    """The distinct ids of a list file in order, or None if there is no such file.
-
-    A line is an id, or the paths of image and mask that some published lists hold.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return None
-    ids = [PurePosixPath(line.split()[0]).stem for line in lines if line.strip()]
-    unique = dict.fromkeys(ids)
-    if len(unique) < len(ids):
-        seen: set[str] = set()
-        for identifier in ids:
-            if identifier in seen:
-                findings.add("list-duplicate", f"{path.name}: {identifier}")
-            seen.add(identifier)
-    return list(unique)
-
-
 def _list(root: Path, name: str, findings: Findings) -> list[str] | None:
     """The ids of a list by name, composed for train_aug; None and a finding if there is none."""
     folder = root / LISTS
     for file in TRAIN_AUG_FILES if name == TRAIN_AUG else (name,):
-        ids = _read_list(folder / f"{file}.txt", findings)
+        ids = read_list(folder / f"{file}.txt", findings)
         if ids is not None:
             return ids
     if name == TRAIN_AUG:
@@ -129,9 +110,9 @@ def _list(root: Path, name: str, findings: Findings) -> list[str] | None:
 
 def _train_aug(folder: Path, findings: Findings) -> list[str] | None:
     """VOC train + SBD - VOC val."""
-    voc = [_read_list(folder / f"{name}.txt", findings) for name in ("train", "val")]
+    voc = [read_list(folder / f"{name}.txt", findings) for name in ("train", "val")]
     for names in SBD_FILES:
-        sbd = [_read_list(folder / f"{name}.txt", findings) for name in names]
+        sbd = [read_list(folder / f"{name}.txt", findings) for name in names]
         found = [ids for ids in [*voc, *sbd] if ids is not None]
         if len(found) == len(voc) + len(sbd):
             train, val, *extra = found
