@@ -31,8 +31,9 @@ from wsss.context import make_context
 from wsss.data.voc import CLASSES
 from wsss.errors import UserError
 from wsss.methods import load_method
-from wsss.models.backbones import build_backbone
+from wsss.models.backbones import Backbone, build_backbone
 from wsss.models.deeplabv2 import DeepLabV2
+from wsss.models.geometry import Geometry
 from wsss.models.imports import UNSUPPORTED, layout_names, load_layout
 from wsss.models.imports.keys import complete, translate
 from wsss.models.imports.layout import fill
@@ -196,14 +197,18 @@ def deeplab_logits(state: dict[str, Tensor], images: Tensor, counts: list[int]) 
     return torch.stack(branches).sum(0)
 
 
+def backbone(name: str, stride: int, geometry: Geometry, weights: str = "random") -> Backbone:
+    config = BackboneConfig(name=name, weights=weights, allow_download=False)
+    return build_backbone(config, stride, weights != "random", geometry)
+
+
 def ours(name: str, stage: str, classes: int) -> nn.Module:
     """The network that a layout's settings describe, on a ResNet of another depth."""
-    geometry = "undilated" if stage == "classify" else "caffe"
-    config = BackboneConfig(name=name, weights="random", allow_download=False, geometry=geometry)
+    geometry: Geometry = "undilated" if stage == "classify" else "caffe"
     if stage == "segment":
-        return DeepLabV2(build_backbone(config, 8, False), classes + 1, [6, 12, 18, 24]).eval()
+        return DeepLabV2(backbone(name, 8, geometry), classes + 1, [6, 12, 18, 24]).eval()
     method = load_method("baseline")
-    return method(build_backbone(config, 16, False), classes, method.Params(), 0.5).eval()
+    return method(backbone(name, 16, geometry), classes, method.Params(), 0.5).eval()
 
 
 @pytest.fixture(scope="module")
@@ -262,15 +267,12 @@ def test_deeplab_logits_are_those_of_the_published_network(
 @pytest.mark.parametrize("geometry", ["timm", "undilated"])
 @torch.no_grad()
 def test_another_geometry_gives_other_numbers(
-    deeplab: tuple[dict[str, Tensor], Path], geometry: str
+    deeplab: tuple[dict[str, Tensor], Path], geometry: Geometry
 ) -> None:
     """Were it not so, the tests above would show nothing."""
     _, path = deeplab
     right = ours("resnet26", "segment", 20)
-    config = BackboneConfig(
-        name="resnet26", weights="random", allow_download=False, geometry=geometry
-    )
-    wrong = DeepLabV2(build_backbone(config, 8, False), 21, [6, 12, 18, 24]).eval()
+    wrong = DeepLabV2(backbone("resnet26", 8, geometry), 21, [6, 12, 18, 24]).eval()
     for network in (right, wrong):
         fill(network, path, DEEPLAB, CLASSES)
     one, other = right(images((64, 64))), wrong(images((64, 64)))
@@ -312,16 +314,28 @@ def test_torchvisions_resnets_are_initial_weights_as_they_are(tmp_path: Path, na
     randomise(network)
     path = tmp_path / f"{name}.pth"
     torch.save(network.state_dict(), path)
-    config = BackboneConfig(
-        name=name, weights=f"file:{path}", allow_download=False, geometry="timm"
-    )
-    backbone = build_backbone(config, 32, True).eval()
+    loaded = backbone(name, 32, "timm", f"file:{path}").eval()
     x = images((64, 96))
-    h = (x - backbone.mean[:, None, None]) / backbone.std[:, None, None]
+    h = (x - loaded.mean[:, None, None]) / loaded.std[:, None, None]
     h = network.maxpool(network.relu(network.bn1(network.conv1(h))))
     for index in (1, 2, 3, 4):
         h = network.get_submodule(f"layer{index}")(h)
-        torch.testing.assert_close(backbone(x)[index], h, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(loaded(x)[index], h, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "geometry", "message"),
+    [
+        ("tf_efficientnet_lite0", "caffe", "is for ResNets, not for 'tf_efficientnet_lite0'"),
+        ("tf_efficientnet_lite0", "undilated", "is for ResNets"),
+        ("resnet18", "caffe", "needs bottleneck blocks, unlike 'resnet18'"),
+    ],
+)
+def test_a_geometry_is_refused_where_it_means_nothing(
+    name: str, geometry: Geometry, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        backbone(name, 16, geometry)
 
 
 # Keys
@@ -511,7 +525,7 @@ def test_a_stage_imports_in_place_of_training(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"backbone": {"geometry": "timm"}}, "needs backbone.geometry 'undilated', not 'timm'"),
+        ({"classify": {"geometry": "timm"}}, "needs classify.geometry 'undilated', not 'timm'"),
         ({"backbone": {"name": "resnet50"}}, "needs backbone.name 'resnet26', not 'resnet50'"),
         ({"classify": {"output_stride": 8}}, "needs classify.output_stride 16, not 8"),
         ({"classify": {"checkpoint": {"layout": DEEPLAB}}}, "is of stage 'segment'"),
@@ -582,13 +596,13 @@ def test_import_writes_weights_and_prints_what_scores_them(
     assert meta["stage"] == "classify"
     assert meta["classes"] == list(CLASSES)
     assert meta["imported"]["layout"] == IRN
-    assert json.dumps(meta["params"]["backbone"]["geometry"]) == '"undilated"'
+    assert json.dumps(meta["params"]["classify"]["geometry"]) == '"undilated"'
     top = tmp_path / "top.yaml"
     top.write_text(printed)
     config = load_params([base, top]).resolve(yaml.safe_load(printed)["run"]["variants"][0])
     assert config.classify.checkpoint is not None
     assert config.classify.checkpoint.file == str(irn[1])
-    assert config.backbone.geometry == "undilated"
+    assert config.classify.geometry == "undilated"
     again = tmp_path / "again.safetensors"
     assert main([*command[:5], str(again), *command[6:]]) == 0
     assert again.read_bytes() == out.read_bytes()

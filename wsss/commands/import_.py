@@ -104,8 +104,9 @@ def convert(
             "imported": imported,
         }
         save_weights(out, whole.state_dict(), meta)
+    variant = overlay(settings, layout.protocol)
     text = yaml.safe_dump(
-        {"run": {"variants": [name]}, "variants": {name: settings}},
+        {"run": {"variants": [name]}, "variants": {name: variant}},
         sort_keys=False,
         default_flow_style=None,
     )

@@ -140,7 +140,6 @@ class Backbone(Section):
     name: str
     weights: Annotated[str, Field(pattern=r"^(random|hub|package:.+|file:.+)$")]
     allow_download: bool
-    geometry: Literal["timm", "undilated", "caffe"]
 
 
 class Checkpoint(Section):
@@ -169,6 +168,7 @@ class Training(Section):
     """Optimisation and augmentation of one network."""
 
     output_stride: Literal[8, 14, 16, 32]
+    geometry: Literal["timm", "undilated", "caffe"]
     epochs: Count
     batch: Count
     micro_batch: Count | None

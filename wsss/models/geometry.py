@@ -37,7 +37,7 @@ def set_geometry(network: nn.Module, geometry: Geometry, name: str) -> None:
     stages = [stage for key in _STAGES if (stage := getattr(network, key, None)) is not None]
     pool = getattr(network, "maxpool", None)
     if len(stages) != len(_STAGES) or not isinstance(pool, nn.MaxPool2d):
-        raise UserError(f"backbone.geometry {geometry!r} is for ResNets, not for {name!r}")
+        raise UserError(f"geometry {geometry!r} is for ResNets, not for {name!r}")
     if geometry == "undilated":
         for stage in stages:
             for module in stage.modules():
@@ -60,7 +60,7 @@ def _caffe_stage(stage: nn.Module, dilation: int, nominal: int, name: str) -> in
     """
     blocks = list(stage.children())
     if not all(_is_bottleneck(block) for block in blocks):
-        raise UserError(f"backbone.geometry 'caffe' needs bottleneck blocks, unlike {name!r}")
+        raise UserError(f"geometry 'caffe' needs bottleneck blocks, unlike {name!r}")
     first: dict[str, nn.Conv2d] = dict(blocks[0].named_children())  # type: ignore[arg-type]
     stride = first["conv2"].stride[0]
     if stride < nominal:

@@ -5,9 +5,8 @@ Source: the published code (kazuto1011/deeplab-pytorch), which holds the network
 Connected CRFs", TPAMI 2017, in Caffe's geometry. Its input is BGR in 0..255 less a mean. Many
 weakly supervised methods publish their segmentation networks in this layout.
 
-The layout is that of the published code; it has not been tried on a published file. There, test
-logits are the maximum over scales 0.5, 0.75 and 1; here, probabilities are averaged over
-``predict.scales``.
+The layout is that of the published code; it has not been tried on a published file. Its own test
+is one pass whose logits are the maximum over scales 1, 0.75 and 0.5.
 """
 
 from __future__ import annotations
@@ -67,13 +66,18 @@ LAYOUT = Layout(
     classes=CLASSES,
     background=True,
     settings={
-        "backbone": {"name": "resnet101", "geometry": "caffe"},
+        "backbone": {"name": "resnet101"},
         "segment": {
             "net": "deeplabv2",
             "output_stride": 8,
+            "geometry": "caffe",
             # Stated for output stride 16 and doubled at 8.
             "rates": {"deeplabv2": [3, 6, 9, 12]},
         },
+    },
+    protocol={
+        "segment": {"msc": [0.5, 0.75]},
+        "predict": {"scales": [1.0], "flip": False},
     },
     rules=_RULES,
     by_class=r"classifiers\.\d+\.(?:weight|bias)",

@@ -34,9 +34,10 @@ LAYOUT = Layout(
     background=False,
     settings={
         "method": {"name": "baseline", "params": {}},
-        "backbone": {"name": "resnet50", "geometry": "undilated"},
-        "classify": {"output_stride": 16},
+        "backbone": {"name": "resnet50"},
+        "classify": {"output_stride": 16, "geometry": "undilated"},
     },
+    protocol={"cam": {"scales": [1.0, 0.5, 1.5, 2.0], "flip": True, "threshold": 0.15}},
     rules=_RULES,
     by_class=r"classifier\.weight",
     mean=(0.485, 0.456, 0.406),

@@ -29,6 +29,7 @@ class Layout:
         classes: foreground classes in the order of its outputs.
         background: whether output 0 is background.
         settings: sections of the configuration that the network needs to be.
+        protocol: how its authors test it; advice, printed by ``wsss import``.
         rules: from its keys to those of the network.
         by_class: keys of the network whose first dimension counts classes.
         mean, std: RGB in [0, 1], as the network normalises its input.
@@ -41,6 +42,7 @@ class Layout:
     classes: tuple[str, ...]
     background: bool
     settings: Mapping[str, Any]
+    protocol: Mapping[str, Any]
     rules: Sequence[Rule]
     by_class: str
     mean: tuple[float, float, float]
