@@ -146,19 +146,24 @@ def walk_input(wildcards):
     return [f"{run}/cam/maps.zip", f"{run}/{name}"]
 
 
+def imported_file(wildcards, stage):
+    """The published weights that stand in for a stage's training, or None."""
+    imported = getattr(variant_of(wildcards), stage).checkpoint
+    return imported.file if imported else None
+
+
 def classify_input(wildcards):
-    """The checkpoint that stands in for the training, if there is one."""
-    checkpoint = variant_of(wildcards).classify.checkpoint
-    return checkpoint.file if checkpoint else []
+    """Published weights that stand in for the training, if there are any."""
+    return imported_file(wildcards, "classify") or []
 
 
 def segment_input(wildcards):
-    """Pseudo masks, or the checkpoint that stands in for the training; the upper bound reads
+    """Pseudo masks, or published weights that stand in for the training; the upper bound reads
     ground truth, which is part of the data set."""
-    variant = variant_of(wildcards)
-    if variant.segment.checkpoint:
-        return variant.segment.checkpoint.file
-    supervised = variant.road == "supervised"
+    imported = imported_file(wildcards, "segment")
+    if imported:
+        return imported
+    supervised = variant_of(wildcards).road == "supervised"
     return [] if supervised else f"{RUN.format(**wildcards)}/pseudo/masks.zip"
 
 
