@@ -67,6 +67,7 @@ def keys(stage):
 
 def code(stage):
     """Hash of the stage's own source closure: a code edit reruns the job."""
+
     def digest(wildcards):
         variant = variant_of(wildcards)
         return code_hash(stage, variant.method.name, layout_of(variant, stage))
