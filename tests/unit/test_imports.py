@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import wsss.torchvision_shim  # noqa: F401  (timm imports torchvision)
-from wsss.artifacts import load_weights, weights_meta
+from wsss.artifacts import load_json, load_weights, save_json, weights_meta
 from wsss.cli import main
 from wsss.config import Params, load_params
 from wsss.config.resolve import overlay
@@ -38,7 +38,8 @@ from wsss.models.imports import UNSUPPORTED, layout_names, load_layout
 from wsss.models.imports.keys import complete, translate
 from wsss.models.imports.layout import fill
 from wsss.provenance import stage_modules
-from wsss.stages import classify, segment
+from wsss.stages import cam, classify, scoring, segment
+from wsss.stages.compare import compare
 from wsss.stages.evaluations import EVALUATIONS, imported_stages, wanted
 
 IRN, DEEPLAB = "irn-resnet50-cam", "deeplab-pytorch-v2"
@@ -522,6 +523,31 @@ def test_a_stage_imports_in_place_of_training(
 
 
 @pytest.mark.usefixtures("small")
+def test_metrics_and_comparison_name_what_was_imported(
+    irn: tuple[IrnNet, Path], tiny_raw: dict[str, Any]
+) -> None:
+    order = scene_order(Params(tiny_raw))
+    fast = {"cam": {"scales": [0.5], "flip": False, "threshold": 0.3}}
+    raw = overlay(imported_raw(tiny_raw, "classify", irn[1], order), fast)
+    contexts = {
+        stage: make_context(Params(raw), stage, "baseline", 0)
+        for stage in ("classify", "cam", "evaluate_cam")
+    }
+    paths = contexts["cam"].paths
+    classify.run(contexts["classify"])
+    cam.run(contexts["cam"], paths.store("cam", "maps"))
+    scoring.run(contexts["evaluate_cam"], "cam")
+    report = load_json(Path(f"{paths.metrics('cam')}.json"))
+    digest = hashlib.sha256(irn[1].read_bytes()).hexdigest()
+    assert report["imported"] == f"classify: {IRN} (sha256 {digest})"
+    text = compare(paths.results, paths.dataset, ["baseline"], [0])
+    assert "not trained here: baseline" in text
+    del report["imported"]
+    save_json(Path(f"{paths.metrics('cam')}.json"), report)
+    assert "trained here" not in compare(paths.results, paths.dataset, ["baseline"], [0])
+
+
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -614,6 +640,6 @@ def test_import_explains_itself(capsys: pytest.CaptureFixture[str], tmp_path: Pa
     for name in [*layout_names(), *UNSUPPORTED]:
         assert name in listed
     assert main(["import", "x.pth"]) == 1
-    assert "--layout" in capsys.readouterr().err
+    assert "--layout NAME" in capsys.readouterr().err
     assert main(["import", str(tmp_path / "x.pth"), "--layout", "nothing"]) == 1
     assert "unknown layout 'nothing'" in capsys.readouterr().err

@@ -12,7 +12,6 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 from wsss.config.about import About
 from wsss.errors import UserError
-from wsss.models.imports import check_name
 
 
 def _number(value: Any) -> Any:
@@ -157,6 +156,8 @@ class Checkpoint(Section):
 
     @model_validator(mode="after")
     def _layout(self) -> Self:
+        from wsss.models.imports import check_name  # a list of names; no network
+
         try:
             check_name(self.layout)
         except UserError as error:
