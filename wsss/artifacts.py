@@ -339,6 +339,20 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return state, meta
 
 
+def weights_meta(path: Path | str) -> dict[str, Any]:
+    """Read the metadata of weights and none of their tensors."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "np") as stream:
+            meta: dict[str, Any] = json.loads((stream.metadata() or {}).get(METADATA_KEY, "{}"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist: run the stage that makes it first") from error
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error})") from error
+    return meta
+
+
 def remove_tree(path: Path | str) -> None:
     """Delete a folder of scratch files if it is there."""
     shutil.rmtree(path, ignore_errors=True)

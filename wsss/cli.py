@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from wsss import __version__
 from wsss.cli_help import EVALUATION_NAMES, STAGE_HELP, stage_epilog
 from wsss.commands import data as data_commands
+from wsss.commands import import_, presets
 from wsss.errors import UserError
 
 if TYPE_CHECKING:
@@ -377,6 +378,8 @@ def build_parser() -> argparse.ArgumentParser:
     merge.add_argument("out", type=Path)
     merge.add_argument("parts", type=Path, nargs="+")
     merge.set_defaults(handler=_merge, needs_params=False)
+    import_.register(commands)
+    presets.register(commands)
     return parser
 
 

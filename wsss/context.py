@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss.config import Config, Params, stage_params, view
+from wsss.config.slices import layout_of
 from wsss.data.manifest import Manifest
 from wsss.paths import Paths
 from wsss.provenance import code_hash
@@ -79,6 +80,6 @@ def make_context(params: Params, stage: str, variant: str, seed: int) -> Context
         seed,
         view(config, stage),
         stage_params(config, stage),
-        code_hash(stage, config.method.name),
+        code_hash(stage, config.method.name, layout_of(config, stage)),
         paths,
     )

@@ -1,6 +1,7 @@
 rule classify:
     input:
         MANIFEST,
+        classify_input,
     output:
         f"{RUN}/classify/weights.safetensors",
         f"{RUN}/classify/curve.csv",

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import yaml
 
 from wsss.config import Params, stage_params
+from wsss.config.slices import layout_of
 from wsss.errors import UserError
 from wsss.provenance import code_hash
 from wsss.stages.evaluations import (
@@ -67,7 +68,12 @@ def keys(stage):
 
 def code(stage):
     """Hash of the stage's own source closure: a code edit reruns the job."""
-    return lambda wildcards: code_hash(stage, variant_of(wildcards).method.name)
+
+    def digest(wildcards):
+        variant = variant_of(wildcards)
+        return code_hash(stage, variant.method.name, layout_of(variant, stage))
+
+    return digest
 
 
 def compute_threads(wildcards):
@@ -158,10 +164,24 @@ def soft_input(wildcards):
     return pseudo_input(wildcards)
 
 
+def imported_file(wildcards, stage):
+    """The published weights that stand in for a stage's training, or None."""
+    imported = getattr(variant_of(wildcards), stage).checkpoint
+    return imported.file if imported else None
+
+
+def classify_input(wildcards):
+    """Published weights that stand in for the training, if there are any."""
+    return imported_file(wildcards, "classify") or []
+
+
 def segment_input(wildcards):
-    """Pseudo masks, their probabilities or both; the upper bound reads ground truth, which is
-    part of the data set."""
+    """Pseudo masks, their probabilities or both, or published weights that stand in for the
+    training; the upper bound reads ground truth, which is part of the data set."""
     variant = variant_of(wildcards)
+    imported = imported_file(wildcards, "segment")
+    if imported:
+        return imported
     if variant.road == "supervised":
         return []
     soft = variant.segment.labels == "soft"

@@ -1,1 +1,1 @@
-"""Commands of the command line that are no stages."""
+"""Commands of ``wsss`` that are no stages: one module each, registered by ``register``."""

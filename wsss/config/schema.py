@@ -10,6 +10,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from wsss.config.about import About
+from wsss.errors import UserError
+
 
 def _number(value: Any) -> Any:
     """Accept ``1e-4``, which YAML 1.1 reads as a string."""
@@ -27,7 +30,7 @@ def _folder(value: Any) -> Any:
         return value
     expanded = os.path.expanduser(os.path.expandvars(value))  # noqa: PTH111
     if "$" in expanded:
-        raise ValueError(f"data.root is {value!r}: set that environment variable, or write a path")
+        raise ValueError(f"the path is {value!r}: set that environment variable, or write a path")
     return expanded
 
 
@@ -138,10 +141,35 @@ class Backbone(Section):
     allow_download: bool
 
 
+class Checkpoint(Section):
+    """Trained weights from elsewhere, which stand in for a stage's training.
+
+    Attributes:
+        file: a checkpoint of plain tensors.
+        layout: whose key names it has, see ``wsss import --list``.
+        classes: the order of its classes where that is not the layout's own.
+    """
+
+    file: Annotated[str, BeforeValidator(_folder)]
+    layout: str
+    classes: Annotated[list[str], Field(min_length=1)] | None
+
+    @model_validator(mode="after")
+    def _layout(self) -> Self:
+        from wsss.models.imports import check_name  # a list of names; no network
+
+        try:
+            check_name(self.layout)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
 class Training(Section):
     """Optimisation and augmentation of one network."""
 
     output_stride: Literal[8, 14, 16, 32]
+    geometry: Literal["timm", "undilated", "caffe"]
     epochs: Count
     batch: Count
     micro_batch: Count | None
@@ -184,6 +212,7 @@ class Training(Section):
 class Classify(Training):
     """Training of the classification network."""
 
+    checkpoint: Checkpoint | None
     dropout: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
 
 
@@ -283,6 +312,7 @@ class Rates(Section):
 class Segment(Training):
     """Training of the segmentation network."""
 
+    checkpoint: Checkpoint | None
     net: Literal["largefov", "deeplabv2", "deeplabv3plus"]
     loss: Literal["ce", "balanced"]
     labels: Literal["hard", "soft"]
@@ -317,6 +347,7 @@ class Evaluate(Section):
 class Config(Section):
     """One variant, resolved."""
 
+    about: About | None
     run: Run
     compute: Compute
     resources: Resources
@@ -339,12 +370,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
-        thresholds = {
-            "cam.threshold": self.cam.threshold,
-            "walk.background_threshold": self.walk.background_threshold
-            if self.walk.background == "threshold"
-            else 0.0,
-        }
+        thresholds = {"cam.threshold": self.cam.threshold}
+        if self.walk.background == "threshold":
+            thresholds["walk.background_threshold"] = self.walk.background_threshold
         for key, value in thresholds.items():
             if value == "tune" and self.data.splits.tune is None:
                 raise ValueError(f"{key} is 'tune' but data.splits.tune is null: name a list")

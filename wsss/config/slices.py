@@ -10,8 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from wsss.config.schema import Config
+from wsss.config.schema import Classify, Config, Segment
 
+# Says of a score whether its networks were trained here.
+_ORIGIN = ("road", "classify.checkpoint", "segment.checkpoint")
 # Keys whose change makes a stage's result stale.
 STAGES: dict[str, tuple[str, ...]] = {
     "manifest": ("data",),
@@ -20,6 +22,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "method",
         "backbone",
         "classify.output_stride",
+        "classify.geometry",
         "classify.dropout",
         "cam.scales",
         "cam.flip",
@@ -37,11 +40,19 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "affinity": ("backbone", "affinity", "compute"),
     "irnet": ("backbone", "irnet", "compute"),
-    "edges": ("backbone", "irnet.output_stride", "irnet.radius", "walk.batch", "compute"),
+    "edges": (
+        "backbone",
+        "irnet.output_stride",
+        "irnet.geometry",
+        "irnet.radius",
+        "walk.batch",
+        "compute",
+    ),
     "walk": (
         "refine",
         "backbone",
         "affinity.output_stride",
+        "affinity.geometry",
         "affinity.radius",
         "affinity.widths",
         "walk.batch",
@@ -70,8 +81,10 @@ STAGES: dict[str, tuple[str, ...]] = {
         "method",
         "backbone",
         "classify.output_stride",
+        "classify.geometry",
         "classify.dropout",
         "segment.output_stride",
+        "segment.geometry",
         "segment.net",
         "segment.width",
         "segment.low_width",
@@ -85,9 +98,14 @@ STAGES: dict[str, tuple[str, ...]] = {
         "compute",
     ),
     "crf": ("crf",),
-    "evaluate_cam": ("cam.threshold", "evaluate"),
-    "evaluate_walk": ("walk.background", "walk.background_threshold", "evaluate"),
-    "evaluate": ("evaluate",),
+    "evaluate_cam": ("cam.threshold", "evaluate", *_ORIGIN),
+    "evaluate_walk": (
+        "walk.background",
+        "walk.background_threshold",
+        "evaluate",
+        *_ORIGIN,
+    ),
+    "evaluate": ("evaluate", *_ORIGIN),
     "compare": (),
 }
 # The module in wsss/stages that runs each stage.
@@ -103,6 +121,16 @@ MODULES: dict[str, str] = {
 # Keys any stage may read because they never change a result: where things are, how many
 # processes share the work.
 SHARED = ("run", "resources", "data")
+
+
+def layout_of(config: Config, stage: str) -> str | None:
+    """Return the layout of the checkpoint that stands in for a stage's training, if any."""
+    trained: dict[str, Classify | Segment] = {
+        "classify": config.classify,
+        "segment": config.segment,
+    }
+    checkpoint = trained[stage].checkpoint if stage in trained else None
+    return checkpoint.layout if checkpoint is not None else None
 
 
 def _partial(model: BaseModel, paths: set[str]) -> BaseModel:

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from wsss.config.schema import Backbone as BackboneConfig
 from wsss.errors import UserError
 from wsss.models.dropout import replace_dropout
+from wsss.models.geometry import Geometry, set_geometry
 from wsss.models.transformers import create, is_transformer
 from wsss.models.weights import check_keys, load_initial
 
@@ -109,18 +110,21 @@ def _timm() -> Any:
     return timm
 
 
-def build_backbone(config: BackboneConfig, output_stride: int, pretrained: bool) -> Backbone:
+def build_backbone(
+    config: BackboneConfig, output_stride: int, pretrained: bool, geometry: Geometry = "timm"
+) -> Backbone:
     """Make a backbone of the given output stride.
 
-    Args:
-        config: name and source of the weights.
-        output_stride: stride of the last level; later stages are dilated to keep it.
-        pretrained: load the configured initial weights; False when trained weights follow (they
-            hold the normalisation too).
+        Args:
+            config: name and source of the weights.
+            output_stride: stride of the last level; later stages are dilated to keep it.
+            pretrained: load the configured initial weights; False when trained weights follow (they
+    hold the normalisation too).
+            geometry: where strides and dilations sit, see :func:`set_geometry`.
 
-    Raises:
-        UserError: unknown name, an output stride the network cannot have, weights that do not
-            fit or would have to be downloaded without permission.
+        Raises:
+            UserError: unknown name, an output stride the network cannot have, weights that do not
+                fit or would have to be downloaded without permission.
     """
     timm = _timm()
     source = config.weights if pretrained else "random"
@@ -157,6 +161,7 @@ def build_backbone(config: BackboneConfig, output_stride: int, pretrained: bool)
                 f"backbone.name {config.name!r} is not in timm ({error}): see timm.list_models()"
             ) from error
         raise
+    set_geometry(network, geometry, config.name)
     replace_dropout(network)
     default: Any = timm.get_pretrained_cfg(config.name)
     return Backbone(network, tuple(mean or default.mean), tuple(std or default.std))

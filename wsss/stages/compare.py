@@ -250,6 +250,12 @@ def _notes(rows: Sequence[_Row], twin: Callable[[str], str | None]) -> list[str]
         )
     if any(len(reports) > 1 for row in rows for reports in row.reports.values()):
         notes.append("± sample standard deviation over seeds.")
+    imported = [row.variant for row in rows if any(r.get("imported") for r in _all([row]))]
+    if imported:
+        notes.append(
+            "Networks imported from published checkpoints, not trained here: "
+            f"{', '.join(imported)}; each metrics file names them."
+        )
     bounds = dict.fromkeys(str(twin(row.variant)) for row in rows if row.upper)
     if bounds:
         which = "" if len(bounds) == 1 else ", the one with the same segmentation network"

@@ -60,6 +60,9 @@ def walk_tuned(config: Config) -> bool:
 
 def wanted(config: Config) -> list[str]:
     """Return the evaluations a variant ends with: those whose artifact and masks exist."""
+    if config.segment.checkpoint is not None and config.road != "single-stage":
+        # Nothing before an imported segmentation network is made.
+        return ["single", "multi", "final"] if config.data.splits.val is not None else []
     refined = [] if config.refine.method == "none" else ["walk"]
     if refined and config.walk.background == "threshold":
         refined.insert(0, "walk_tune")
@@ -70,3 +73,12 @@ def wanted(config: Config) -> list[str]:
     }[config.road]
     splits = config.data.splits
     return [what for what in made if getattr(splits, EVALUATIONS[what].role) is not None]
+
+
+def imported_stages(config: Config, evaluation: Evaluation) -> list[str]:
+    """Return the stages behind an artifact whose networks come from a checkpoint."""
+    predicted = evaluation.stage == "predict" and config.road != "single-stage"
+    if predicted and config.segment.checkpoint is not None:
+        return ["segment"]
+    classified = config.road != "supervised" and config.classify.checkpoint is not None
+    return ["classify"] if classified else []

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from wsss.artifacts import weights_meta
 from wsss.context import Context
 from wsss.stages import evaluate
-from wsss.stages.evaluations import EVALUATIONS
+from wsss.stages.evaluations import EVALUATIONS, Evaluation, imported_stages
+
+
+def _imported(context: Context, evaluation: Evaluation) -> str:
+    """Return the layouts and hashes of the imported networks behind an artifact."""
+    parts = []
+    for stage in imported_stages(context.config, evaluation):
+        facts = weights_meta(context.paths.weights(stage))["imported"]
+        parts.append(f"{stage}: {facts['layout']} (sha256 {facts['sha256']})")
+    return "; ".join(parts)
 
 
 def run(context: Context, what: str) -> None:
@@ -14,7 +24,11 @@ def run(context: Context, what: str) -> None:
     store = paths.store(evaluation.stage, evaluation.store)
     out = paths.metrics(what)
     about = evaluate.About(
-        dataset=paths.dataset, variant=context.variant, seed=context.seed, what=what
+        dataset=paths.dataset,
+        variant=context.variant,
+        seed=context.seed,
+        what=what,
+        imported=_imported(context, evaluation),
     )
     processes = config.resources.processes
     tolerance = config.evaluate.boundary_tolerance

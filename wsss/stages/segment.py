@@ -22,6 +22,7 @@ from wsss.losses.segmentation import hard_sizes, hard_sums, mean_of_groups, soft
 from wsss.models.pyramid import pyramid_logits
 from wsss.models.segmenters import Segmenter
 from wsss.refine.resize import resize_bilinear
+from wsss.stages.importing import import_weights
 from wsss.stages.networks import build_segmenter
 from wsss.stages.training import padding, train
 
@@ -125,8 +126,12 @@ def without_unsure(mask: np.ndarray, probabilities: np.ndarray, least: float) ->
 
 
 def run(context: Context) -> None:
-    """Train the segmentation network."""
+    """Train the segmentation network, or import a checkpoint in its place."""
     manifest, training = context.manifest, context.config.segment
+    if training.checkpoint is not None:
+        task = SegmentationTask(build_segmenter(context.config, manifest.num_classes + 1, False))
+        import_weights(context, training.checkpoint, task, task.network)
+        return
     items, read_masks, soft, inputs = _supervision(context)
     network = build_segmenter(context.config, manifest.num_classes + 1, True, context.seed)
     task = SegmentationTask(network, training.loss == "balanced", soft is not None, training.msc)
