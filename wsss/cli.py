@@ -8,10 +8,11 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wsss import __version__
 from wsss.cli_help import STAGE_HELP, stage_epilog
+from wsss.commands import predict as photos
 from wsss.errors import UserError
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wsss")
 
-Handler = Callable[[argparse.Namespace, "Params"], int | None]
+# The second argument is None for commands that need no params.yaml.
+Handler = Callable[[argparse.Namespace, Any], int | None]
 
 _EPILOG = """\
 A stage reads the artifacts of the stages before it under results/DATASET/VARIANT/seedN and
@@ -68,13 +70,16 @@ def _fail(message: str) -> int:
 
 
 def _dispatch(args: argparse.Namespace) -> int:
+    handler: Handler = args.handler
+    if not getattr(args, "needs_params", True):
+        return handler(args, None) or 0
+    return handler(args, _params(args)) or 0
+
+
+def _params(args: argparse.Namespace) -> Params:
     from wsss.config import load_params
 
-    if args.handler is _merge:
-        _merge(args)
-        return 0
-    handler: Handler = args.handler
-    return handler(args, load_params(args.params or [Path("params.yaml")])) or 0
+    return load_params(args.params or [Path("params.yaml")])
 
 
 def _has_log_file() -> bool:
@@ -194,12 +199,17 @@ def _segment(args: argparse.Namespace, params: Params) -> None:
     segment.run(_context(args, params, "segment", "segment"))
 
 
-def _predict(args: argparse.Namespace, params: Params) -> None:
+def _predict(args: argparse.Namespace, _unused: None) -> int:
+    if photos.wanted(args):
+        if args.log:
+            _log_to(args.log, args.verbose)
+        return photos.run(args)
     from wsss.stages import predict
 
-    context = _context(args, params, "predict", "predict")
+    context = _context(args, _params(args), "predict", "predict")
     paths = context.paths
     predict.run(context, paths.store("predict", "scores"), paths.store("predict", "single"))
+    return 0
 
 
 def _crf(args: argparse.Namespace, params: Params) -> None:
@@ -209,7 +219,7 @@ def _crf(args: argparse.Namespace, params: Params) -> None:
     crf.run(context, _out(context, "predict", "masks", args), args.shard)
 
 
-def _merge(args: argparse.Namespace) -> None:
+def _merge(args: argparse.Namespace, _params: None) -> None:
     from wsss.artifacts import merge_stores
 
     merge_stores(args.parts, args.out)
@@ -325,7 +335,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("walk", _walk, shards=True)
     add("pseudo", _pseudo)
     add("segment", _segment)
-    add("predict", _predict)
+    prediction = add("predict", _predict)
+    photos.add_options(prediction)
+    prediction.set_defaults(needs_params=False)
     add("crf", _crf, shards=True)
     add("evaluate", _evaluate).add_argument(
         "what",
@@ -341,7 +353,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     merge.add_argument("out", type=Path)
     merge.add_argument("parts", type=Path, nargs="+")
-    merge.set_defaults(handler=_merge)
+    merge.set_defaults(handler=_merge, needs_params=False)
     return parser
 
 

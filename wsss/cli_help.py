@@ -57,7 +57,8 @@ STAGE_HELP = {
         "predict the val list, multi-scale and flipped, without tags",
         "segment/weights.safetensors or, single-stage, classify/weights.safetensors",
         "predict/scores.zip, predict/single.zip",
-        "Where no list plays the role val, the training images are predicted.",
+        "Where no list plays the role val, the training images are predicted. With --weights, "
+        "--images and --out it predicts photos of yours instead.",
     ),
     "crf": (
         "refine predictions with a dense CRF: the final masks",
