@@ -226,11 +226,14 @@ def _merge(args: argparse.Namespace, _params: None) -> None:
 
 
 def _evaluate(args: argparse.Namespace, params: Params) -> None:
-    from wsss.stages import scoring
+    from wsss.stages import boxes, scoring
     from wsss.stages.evaluations import stage_of
 
     context = _context(args, params, stage_of(args.what), f"evaluate_{args.what}")
-    scoring.run(context, args.what)
+    if args.what == "boxes":
+        boxes.run(context)
+    else:
+        scoring.run(context, args.what)
 
 
 def _compare(args: argparse.Namespace, params: Params) -> None:
@@ -341,10 +344,10 @@ def build_parser() -> argparse.ArgumentParser:
     add("crf", _crf, shards=True)
     add("evaluate", _evaluate).add_argument(
         "what",
-        choices=("cam", "cam_tune", "crf", "walk", "pseudo", "single", "multi", "final"),
+        choices=("cam", "cam_tune", "boxes", "crf", "walk", "pseudo", "single", "multi", "final"),
         help="cam: at its threshold, with a sweep; cam_tune: the threshold that is best on the "
-        "tune list; crf, walk, pseudo: masks of training images; single, multi, final: "
-        "predictions at one scale, at several, and after the CRF",
+        "tune list; boxes: localisation, MaxBoxAccV2; crf, walk, pseudo: masks of training "
+        "images; single, multi, final: predictions at one scale, at several, and after the CRF",
     )
     add("compare", _compare, job=False)
     add("methods", _methods, job=False)

@@ -55,8 +55,9 @@ STAGES: dict[str, tuple[str, ...]] = {
         "compute",
     ),
     "crf": ("crf",),
-    "evaluate_cam": ("cam.threshold", "evaluate"),
-    "evaluate": ("evaluate",),
+    "evaluate_cam": ("cam.threshold", "evaluate.bins", "evaluate.boundary_tolerance"),
+    "evaluate_boxes": ("evaluate.bins", "evaluate.box_min_area"),
+    "evaluate": ("evaluate.boundary_tolerance",),
     "compare": (),
 }
 # The module in wsss/stages that runs each stage.
@@ -64,6 +65,7 @@ MODULES: dict[str, str] = {
     "seeds_alpha": "seeds",
     "seeds_label": "seeds",
     "evaluate_cam": "scoring",
+    "evaluate_boxes": "boxes",
     "evaluate": "scoring",
     **{stage: stage for stage in STAGES if not stage.startswith(("seeds", "evaluate"))},
 }

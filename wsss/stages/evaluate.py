@@ -93,7 +93,7 @@ def evaluate_cams(
     """
     value, source = operating_point(threshold, tuned, manifest.data_hash)
     if source == "tune":
-        _refuse_overlap(manifest, role)
+        refuse_overlap(manifest, role)
     job = Job(manifest, Path(store), "cam", boundary_tolerance, value, bins)
     return _evaluate(job, role, Path(out), about, True, processes, source)
 
@@ -112,7 +112,7 @@ def tune_cams(
     Writes what :func:`evaluate_cams` writes, less the boundary F and the image table.
     """
     job = Job(manifest, Path(store), "cam", bins=bins)
-    items = _items(manifest, "tune")
+    items = items_with_masks(manifest, "tune")
     tally = count_split(job, items, processes)
     index = best(sweep(tally.histogram))
     tally.confusion = confusions(tally.histogram)[index]
@@ -120,7 +120,8 @@ def tune_cams(
     return write_report(job, "tune", len(items), Path(out), about, True, tally, "tune")
 
 
-def _refuse_overlap(manifest: Manifest, role: str) -> None:
+def refuse_overlap(manifest: Manifest, role: str) -> None:
+    """Raise UserError if the tune list shares an image with the list of ``role``."""
     shared = {item.id for item in manifest.role("tune")} & {i.id for i in manifest.role(role)}
     if shared:
         raise UserError(
@@ -130,8 +131,8 @@ def _refuse_overlap(manifest: Manifest, role: str) -> None:
         )
 
 
-def _items(manifest: Manifest, role: str) -> list[Item]:
-    """The images of a role, all with masks."""
+def items_with_masks(manifest: Manifest, role: str) -> list[Item]:
+    """The images of a role; one without a mask is a UserError."""
     items = manifest.role(role)
     bare = [item.id for item in items if item.mask is None]
     if bare:
@@ -152,6 +153,6 @@ def _evaluate(
     processes: int,
     source: str | None = None,
 ) -> dict[str, Any]:
-    items = _items(job.manifest, role)
+    items = items_with_masks(job.manifest, role)
     tally = count_split(job, items, processes)
     return write_report(job, role, len(items), out, about, tags_used, tally, source)
