@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from wsss import __version__
 from wsss.cli_help import STAGE_HELP, stage_epilog
+from wsss.commands import explain, export
 from wsss.commands import predict as photos
 from wsss.errors import UserError
 
@@ -351,6 +352,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("compare", _compare, job=False)
     add("methods", _methods, job=False)
+    export.register(commands)
+    explain.register(commands)
     merge = commands.add_parser(
         "merge", help="join shards", description="Join the stores of shards, in order."
     )
