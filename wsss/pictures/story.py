@@ -171,7 +171,7 @@ class _Teller:
         both = [
             ((truth == c) & (drawn == c)).sum() / ((truth == c) | (drawn == c)).sum() for c in ids
         ]
-        return f"  IoU {100 * float(np.mean(both)):.0f} %"
+        return f" · IoU {100 * float(np.mean(both)):.0f} %"
 
 
 def legend_entries(manifest: Manifest, shown: list[int]) -> list[tuple[int, str]]:
