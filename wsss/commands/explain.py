@@ -115,14 +115,13 @@ def find_item(manifest: Manifest, name: str) -> Item:
     Raises UserError: none, with the nearest names, or several.
     """
     for item in manifest.items:
-        if item.id == name:
+        if name in (item.id, item.image):
             return item
     wanted = PurePosixPath(name.replace("\\", "/"))
     matches = [
         item
         for item in manifest.items
-        if item.image == name
-        or (file := PurePosixPath(item.image.rpartition("::")[2])).name == wanted.name
+        if (file := PurePosixPath(item.image.rpartition("::")[2])).name == wanted.name
         or file.stem == wanted.name
     ]
     if len(matches) == 1:

@@ -60,7 +60,7 @@ def image_ids(names: list[str]) -> dict[str, int | str]:
 
 
 def encode(region: np.ndarray) -> dict[str, Any]:
-    """An (H, W) bool mask as COCO's run lengths, with its area and box (x, y, width, height)."""
+    """An (H, W) bool mask as COCO's run lengths, with its area."""
     try:
         from pycocotools import mask as rle
     except ImportError as error:
@@ -71,8 +71,8 @@ def encode(region: np.ndarray) -> dict[str, Any]:
             "size": [int(n) for n in code["size"]],
             "counts": code["counts"].decode("ascii"),
         },
+        # No box: COCO's loader would take the results for boxes and their areas for these.
         "area": int(rle.area(code)),
-        "bbox": [float(v) for v in rle.toBbox(code)],
     }
 
 

@@ -23,7 +23,7 @@ from wsss.metrics.boxes import IOUS, BoxCounts, accuracies, count_image
 from wsss.metrics.sweep import thresholds
 from wsss.parallel import ordered_map
 from wsss.refine.resize import resize_bilinear
-from wsss.stages.evaluate import items_with_masks, refuse_overlap
+from wsss.stages.scored_lists import items_with_masks, refuse_overlap
 
 PART = 16
 DIGITS = 6
