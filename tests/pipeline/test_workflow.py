@@ -150,13 +150,22 @@ AFTER_WALK: dict[str, set[str]] = {
         (
             {"evaluate": {"bins": 50}},
             {
-                **evaluations(WEAK, {"baseline"}),
-                **evaluations(REPORTED, BOTH),
                 # The tuned threshold may become another one.
+                **evaluations({"cam", "cam_tune", "crf"}, {"baseline"}),
                 "seeds_label": {"baseline"},
                 "compare": {""},
             },
         ),
+        (
+            {"evaluate": {"boundary_tolerance": 0.01}},
+            {
+                **evaluations(WEAK, {"baseline"}),
+                **evaluations(REPORTED, BOTH),
+                "seeds_label": {"baseline"},
+                "compare": {""},
+            },
+        ),
+        ({"evaluate": {"boxes": True}}, {"evaluate_boxes": {"baseline"}, "compare": {""}}),
         ({"resources": {"workers": 1, "processes": 2}}, {}),
     ],
 )

@@ -120,17 +120,16 @@ def inference(
 
 def _left_by_workflow(weights: Path) -> Inference | None:
     """The settings of RESULTS/DATASET/VARIANT/seedN/STAGE/weights.safetensors, if there."""
-    parents = weights.resolve().parents
-    if len(parents) < 4:
-        return None
-    path, variant = parents[3] / "params.yaml", parents[2].name
-    if not path.is_file():
-        return None
-    raw = read_yaml(path)
-    # Weights that were copied to another depth find some other file: use it only if it fits.
-    if variant not in (raw.get(VARIANTS) or {}):
-        return None
-    return _from_raw(raw, variant, str(path))
+    # As it was named, so that no absolute path is recorded; then where links lead.
+    for parents in (weights.parents, weights.resolve().parents):
+        if len(parents) < 4:
+            continue
+        path, variant = parents[3] / "params.yaml", parents[2].name
+        raw = read_yaml(path) if path.is_file() else {}
+        # Weights that were copied to another depth find some other file: use it only if it fits.
+        if variant in (raw.get(VARIANTS) or {}):
+            return _from_raw(raw, variant, str(path))
+    return None
 
 
 def _from_raw(raw: Mapping[str, Any], variant: str | None, origin: str) -> Inference:
