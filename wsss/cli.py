@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from wsss import __version__
 from wsss.cli_help import EVALUATION_NAMES, STAGE_HELP, stage_epilog
 from wsss.commands import data as data_commands
-from wsss.commands import import_, presets
+from wsss.commands import explain, export, import_, presets
+from wsss.commands import predict as photos
 from wsss.errors import UserError
 
 if TYPE_CHECKING:
@@ -71,12 +72,16 @@ def _fail(message: str) -> int:
 
 
 def _dispatch(args: argparse.Namespace) -> int:
-    from wsss.config import load_params
-
     handler: Handler = args.handler
     if not getattr(args, "needs_params", True):
         return handler(args, None) or 0
-    return handler(args, load_params(args.params or [Path("params.yaml")])) or 0
+    return handler(args, _params(args)) or 0
+
+
+def _params(args: argparse.Namespace) -> Params:
+    from wsss.config import load_params
+
+    return load_params(args.params or [Path("params.yaml")])
 
 
 def _has_log_file() -> bool:
@@ -218,12 +223,17 @@ def _segment(args: argparse.Namespace, params: Params) -> None:
     segment.run(_context(args, params, "segment", "segment"))
 
 
-def _predict(args: argparse.Namespace, params: Params) -> None:
+def _predict(args: argparse.Namespace, _unused: None) -> int:
+    if photos.wanted(args):
+        if args.log:
+            _log_to(args.log, args.verbose)
+        return photos.run(args)
     from wsss.stages import predict
 
-    context = _context(args, params, "predict", "predict")
+    context = _context(args, _params(args), "predict", "predict")
     paths = context.paths
     predict.run(context, paths.store("predict", "scores"), paths.store("predict", "single"))
+    return 0
 
 
 def _crf(args: argparse.Namespace, params: Params) -> None:
@@ -240,11 +250,14 @@ def _merge(args: argparse.Namespace, _params: None) -> None:
 
 
 def _evaluate(args: argparse.Namespace, params: Params) -> None:
-    from wsss.stages import scoring
+    from wsss.stages import boxes, scoring
     from wsss.stages.evaluations import stage_of
 
     context = _context(args, params, stage_of(args.what), f"evaluate_{args.what}")
-    scoring.run(context, args.what)
+    if args.what == "boxes":
+        boxes.run(context)
+    else:
+        scoring.run(context, args.what)
 
 
 def _compare(args: argparse.Namespace, params: Params) -> None:
@@ -361,17 +374,21 @@ def build_parser() -> argparse.ArgumentParser:
     add("pseudo", _pseudo)
     add("soft", _soft)
     add("segment", _segment)
-    add("predict", _predict)
+    prediction = add("predict", _predict)
+    photos.add_options(prediction)
+    prediction.set_defaults(needs_params=False)
     add("crf", _crf, shards=True)
     add("evaluate", _evaluate).add_argument(
         "what",
         choices=EVALUATION_NAMES,
         help="cam: at its threshold, with a sweep; cam_tune, walk_tune: the threshold that is best "
-        "on the tune list; crf, walk, pseudo: masks of training images; single, multi, final: "
-        "predictions at one scale, at several, and after the CRF",
+        "on the tune list; boxes: localisation, MaxBoxAccV2; crf, walk, pseudo: masks of training "
+        "images; single, multi, final: predictions at one scale, at several, and after the CRF",
     )
     add("compare", _compare, job=False)
     add("methods", _methods, job=False)
+    export.register(commands)
+    explain.register(commands)
     merge = commands.add_parser(
         "merge", help="join shards", description="Join the stores of shards, in order."
     )

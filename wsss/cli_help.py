@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # What `wsss evaluate` scores; wsss/stages/evaluations.py says how.
 EVALUATION_NAMES = (
-    *("cam", "cam_tune", "crf", "walk", "walk_tune", "pseudo"),
+    *("cam", "cam_tune", "boxes", "crf", "walk", "walk_tune", "pseudo"),
     *("single", "multi", "final"),
 )
 
@@ -83,7 +83,8 @@ STAGE_HELP = {
         "predict the val list, multi-scale and flipped, without tags",
         "segment/weights.safetensors or, single-stage, classify/weights.safetensors",
         "predict/scores.zip, predict/single.zip",
-        "Where no list plays the role val, the training images are predicted.",
+        "Where no list plays the role val, the training images are predicted. With --weights, "
+        "--images and --out it predicts photos of yours instead.",
     ),
     "crf": (
         "refine predictions with a dense CRF: the final masks",

@@ -12,6 +12,8 @@ from wsss.config.resolve import overlay
 from wsss.config.slices import MODULES
 from wsss.errors import UserError
 
+SWEPT = {"evaluate_cam", "evaluate_walk"}
+
 
 def test_the_shipped_file_and_every_preset_are_valid(
     project: Path, monkeypatch: pytest.MonkeyPatch
@@ -127,7 +129,10 @@ def test_an_edit_changes_the_parameters_of_the_stages_that_read_it(
     assert readers({"crf": {"iterations": 3}}) == {"crf"}
     assert readers({"cam": {"threshold": 0.3}}) == {"seeds_label", "soft", "evaluate_cam"}
     assert readers({"walk": {"beta": 9}}) == {"walk"}
-    assert readers({"evaluate": {"bins": 50}}) == {"evaluate", "evaluate_cam", "evaluate_walk"}
+    assert readers({"evaluate": {"bins": 50}}) == SWEPT | {"evaluate_boxes"}
+    assert readers({"evaluate": {"box_min_area": 0.1}}) == {"evaluate_boxes"}
+    assert readers({"evaluate": {"boxes": True}}) == set()
+    assert readers({"evaluate": {"boundary_tolerance": 0.1}}) == SWEPT | {"evaluate"}
     assert readers({"resources": {"workers": 3, "shards": {"cam": 2}}}) == set()
     assert "affinity" not in readers({"classify": {"epochs": 1}})
 

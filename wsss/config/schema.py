@@ -342,6 +342,8 @@ class Evaluate(Section):
 
     bins: Annotated[int, Field(ge=2)]
     boundary_tolerance: Positive
+    boxes: bool
+    box_min_area: Fraction
 
 
 class Config(Section):
