@@ -8,6 +8,7 @@ import json
 import multiprocessing
 import os
 import pickle
+import platform
 import subprocess
 import sys
 import zipfile
@@ -491,7 +492,7 @@ def test_weights_that_cannot_be_written(
 def test_a_disk_that_is_really_full(tmp_path: Path, write: str) -> None:
     """The error as the operating system and each library report it."""
     path = tmp_path / "artifact"
-    (tmp_path / f".artifact.{os.getpid()}.tmp").symlink_to("/dev/full")
+    (tmp_path / f".artifact.{platform.node()}-{os.getpid()}.tmp").symlink_to("/dev/full")
     with pytest.raises(UserError, match="disk full"):
         WRITERS[write](path)
     assert not list(tmp_path.iterdir())

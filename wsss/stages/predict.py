@@ -13,6 +13,7 @@ from wsss.artifacts import ArrayStoreWriter, MaskStoreWriter
 from wsss.context import Context
 from wsss.engine.device import autocast, pick_device, place
 from wsss.inference.images import batches_by_size, windows
+from wsss.inference.progress import resumable
 from wsss.inference.scales import grid_of
 from wsss.inference.segmentation import multi_scale_probabilities
 from wsss.refine.resize import resize_bilinear
@@ -23,15 +24,15 @@ from wsss.stages.segment import SegmentationTask
 PRESENT = 1e-3
 
 
-def _network(context: Context) -> tuple[nn.Module, Callable[[Tensor], Tensor], int]:
+def _network(context: Context, weights: Path) -> tuple[nn.Module, Callable[[Tensor], Tensor], int]:
     """Return the module, its (B, 3, H, W) -> logits function and its output stride."""
     config, classes = context.config, context.manifest.num_classes
     if config.road == "single-stage":
         method = build_method(config, classes, False)
-        load_trained(method, context.paths.weights("classify"))
+        load_trained(method, weights)
         return method, method.segment, config.classify.output_stride
     task = SegmentationTask(build_segmenter(config, classes + 1, False))
-    load_trained(task, context.paths.weights("segment"))
+    load_trained(task, weights)
     return task, task.network, config.segment.output_stride
 
 
@@ -39,17 +40,16 @@ def _network(context: Context) -> tuple[nn.Module, Callable[[Tensor], Tensor], i
 def run(context: Context, scores: Path, single: Path) -> None:
     """Write mean probabilities (network's own classes, no tags) and single-scale label maps."""
     config, manifest = context.config, context.manifest
-    module, network, multiple = _network(context)
+    stage = "classify" if config.road == "single-stage" else "segment"
+    weights = context.paths.weights(stage)
+    module, network, multiple = _network(context, weights)
     device = pick_device(config.compute)
     place(module, config.compute, device)
     # Without a list to report on, the training images get their masks.
     items = manifest.role("val" if config.data.splits.val else "train")
-    with (
-        context.recording(scores),
-        ArrayStoreWriter(scores) as score_store,
-        MaskStoreWriter(single) as mask_store,
-    ):
-        for held, images in windows(manifest, items, config.resources.workers, "predict"):
+    stores = {scores: ArrayStoreWriter, single: MaskStoreWriter}
+    with resumable(context, stores, items, [weights]) as job:
+        for held, images in windows(manifest, job.todo, config.resources.workers, "predict"):
             results = {}
             for indices, batch in batches_by_size(images, config.predict.batch):
                 size = (batch.shape[2], batch.shape[3])
@@ -70,5 +70,4 @@ def run(context: Context, scores: Path, single: Path) -> None:
                     results[index] = (mean[kept], kept, size, label)
             for index, item in enumerate(held):
                 mean, kept, size, label = results[index]
-                score_store.add(item.id, mean, kept, size)
-                mask_store.add(item.id, label)
+                job.add(item.id, (mean, kept, size), (label,))

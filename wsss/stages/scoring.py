@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wsss.atomic import together
 from wsss.context import Context
 from wsss.stages import evaluate
 from wsss.stages.evaluations import EVALUATIONS
@@ -18,7 +19,7 @@ def run(context: Context, what: str) -> None:
     )
     processes = config.resources.processes
     tolerance = config.evaluate.boundary_tolerance
-    with context.recording(out):
+    with context.recording(out), together():
         if what == "cam_tune":
             evaluate.tune_cams(
                 manifest, store, out, about, bins=config.evaluate.bins, processes=processes

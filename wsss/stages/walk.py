@@ -12,6 +12,7 @@ from wsss.artifacts import ArrayStore, ArrayStoreWriter
 from wsss.context import Context
 from wsss.engine.device import autocast, pick_device, place
 from wsss.inference.images import batches_by_size, windows
+from wsss.inference.progress import resumable
 from wsss.inference.scales import aligned, shard_bounds
 from wsss.losses.affinity import affinity
 from wsss.refine.crf import alpha_scores
@@ -32,14 +33,16 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
     config, manifest, walk = context.config, context.manifest, context.config.walk
     device = pick_device(config.compute)
     task = AffinityTask(build_affinity(config, False), config.affinity.radius)
-    load_trained(task, context.paths.weights("affinity"))
+    weights = context.paths.weights("affinity")
+    load_trained(task, weights)
     place(task, config.compute, device)
     network, offsets = task.network, half_disc_offsets(walk.radius)
     store = ArrayStore(context.paths.store("cam", "maps"))
     items = manifest.union("train", "seed")
     start, stop = shard_bounds(len(items), shard, shards)
-    with context.recording(out), ArrayStoreWriter(out) as writer:
-        for held, images in windows(manifest, items[start:stop], config.resources.workers, "walk"):
+    inputs = [store.path, weights]
+    with resumable(context, {out: ArrayStoreWriter}, items[start:stop], inputs) as job:
+        for held, images in windows(manifest, job.todo, config.resources.workers, "walk"):
             results: dict[int, np.ndarray] = {}
             for indices, batch in batches_by_size(images, walk.batch):
                 multiple = max(network.stride, config.affinity.output_stride)
@@ -59,4 +62,4 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
                     results[index] = walked.cpu().numpy()
             for index, item in enumerate(held):
                 classes = [0, *(c + 1 for c in manifest.present(item))]
-                writer.add(item.id, results[index], classes, images[index].shape[:2])
+                job.add(item.id, (results[index], classes, images[index].shape[:2]))
