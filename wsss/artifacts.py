@@ -10,7 +10,6 @@ import csv
 import io
 import json
 import os
-import re
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -286,27 +285,14 @@ def save_weights(path: Path | str, state: Mapping[str, Tensor], meta: Mapping[st
 
     One key only: safetensors writes several in random order, and the bytes would differ.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     text = json.dumps(meta, sort_keys=True, separators=(",", ":"))
+    # Its own way to a file leaves one with a random name behind when the process is killed.
+    payload = save(tensors, {METADATA_KEY: text})
     with atomic_path(path) as temporary:
-        try:
-            save_file(tensors, temporary, {METADATA_KEY: text})
-        except SafetensorError as error:
-            # A full disk or a closed folder hides in its text.
-            if number := re.search(r"os error (\d+)", str(error)):
-                raise OSError(int(number[1]), str(error)) from error
-            raise
-        # safetensors writes for the owner alone; a cluster's group reads results, too.
-        temporary.chmod(0o666 & ~_umask())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        temporary.write_bytes(payload)
 
 
 def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         log.debug("failed", exc_info=True)
         return _fail(f"error: {error}")
-    except KeyboardInterrupt as stop:
-        return _interrupted(stop)
+    except KeyboardInterrupt as error:
+        return _interrupted(error)
     except BrokenPipeError:
         return 0
     except Exception as error:
@@ -91,7 +91,7 @@ def _has_log_file() -> bool:
 
 
 class _LogFile(logging.FileHandler):
-    """A log that ends where its disk is full: the job itself meets that in a result, and says it."""
+    """A log that ends where its disk is full: the job itself finds that out, and says it."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802
         if isinstance(sys.exc_info()[1], OSError):
