@@ -7,10 +7,11 @@ import gc
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsss import __version__
+from wsss import __version__, interrupt
 from wsss.cli_help import EVALUATION_NAMES, STAGE_HELP, stage_epilog
 from wsss.commands import data as data_commands
 from wsss.commands import explain, export, import_, presets
@@ -43,16 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.captureWarnings(True)
     try:
-        return _dispatch(args)
+        with interrupt.handled():
+            return _dispatch(args)
     except UserError as error:
         log.debug("failed", exc_info=True)
         return _fail(f"error: {error}")
-    except KeyboardInterrupt:
-        _fail("interrupted: the same command continues")
-        return 130
+    except KeyboardInterrupt as error:
+        return _interrupted(error)
     except BrokenPipeError:
         return 0
     except Exception as error:
+        if stop := interrupt.pending():  # a helper process took the same signal less well
+            log.debug("failed", exc_info=True)
+            return _interrupted(stop)
         if not _has_log_file():
             raise
         log.exception("unexpected error")
@@ -69,6 +73,11 @@ def _fail(message: str) -> int:
     if _has_log_file():  # without any handler, logging would print it a second time
         log.error("%s", message)
     return 1
+
+
+def _interrupted(stop: KeyboardInterrupt) -> int:
+    _fail("interrupted: the same command continues")
+    return getattr(stop, "code", 130)
 
 
 def _dispatch(args: argparse.Namespace) -> int:
@@ -88,11 +97,22 @@ def _has_log_file() -> bool:
     return any(isinstance(handler, logging.FileHandler) for handler in log.handlers)
 
 
+class _LogFile(logging.FileHandler):
+    """A log that ends where its disk is full: the job itself finds that out, and says it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802
+        if isinstance(sys.exc_info()[1], OSError):
+            log.removeHandler(self)
+            logging.getLogger("py.warnings").removeHandler(self)
+            with suppress(OSError):
+                self.close()
+
+
 def _log_to(path: Path, verbose: bool) -> None:
     """Send messages to a file of the job's own, warnings (all, if verbose) to the terminal."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(path, mode="w", encoding="utf-8")
+        file = _LogFile(path, mode="w", encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write the log file {path}: {error.strerror}") from error
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -261,19 +281,21 @@ def _evaluate(args: argparse.Namespace, params: Params) -> None:
 
 
 def _compare(args: argparse.Namespace, params: Params) -> None:
+    from wsss.atomic import together
     from wsss.stages import compare
 
     run = params.base.run
     context = _shared_context(args, params, "compare")
-    table = compare.compare(
-        context.paths.results,
-        run.dataset,
-        run.variants,
-        run.seeds,
-        twin=params.twin,
-        owners=params.owners,
-    )
-    compare.timings(context.paths.results, run.dataset, run.variants, run.seeds)
+    with together():
+        table = compare.compare(
+            context.paths.results,
+            run.dataset,
+            run.variants,
+            run.seeds,
+            twin=params.twin,
+            owners=params.owners,
+        )
+        compare.timings(context.paths.results, run.dataset, run.variants, run.seeds)
     sys.stdout.write(table)
 
 

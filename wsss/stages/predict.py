@@ -9,34 +9,26 @@ from wsss.context import Context
 from wsss.engine.device import pick_device, place
 from wsss.inference.images import windows
 from wsss.inference.prediction import predict_window
-from wsss.stages.predictor import Predictor, load_predictor
-
-
-def _predictor(context: Context) -> Predictor:
-    """Return the network of the variant's road."""
-    stage = "classify" if context.config.road == "single-stage" else "segment"
-    weights = context.paths.weights(stage)
-    return load_predictor(context.config, context.manifest.num_classes, weights)
+from wsss.inference.progress import resumable
+from wsss.stages.predictor import load_predictor
 
 
 def run(context: Context, scores: Path, single: Path) -> None:
     """Write mean probabilities (network's own classes, no tags) and single-scale label maps."""
     config, manifest = context.config, context.manifest
-    predictor = _predictor(context)
+    stage = "classify" if config.road == "single-stage" else "segment"
+    weights = context.paths.weights(stage)
+    predictor = load_predictor(config, manifest.num_classes, weights)
     device = pick_device(config.compute)
     place(predictor.module, config.compute, device)
     # Without a list to report on, the training images get their masks.
     items = manifest.role("val" if config.data.splits.val else "train")
-    with (
-        context.recording(scores),
-        ArrayStoreWriter(scores) as score_store,
-        MaskStoreWriter(single) as mask_store,
-    ):
-        for held, images in windows(manifest, items, config.resources.workers, "predict"):
+    stores = {scores: ArrayStoreWriter, single: MaskStoreWriter}
+    with resumable(context, stores, items, [weights]) as job:
+        for held, images in windows(manifest, job.todo, config.resources.workers, "predict"):
             found = predict_window(
                 *(predictor.logits, images, config.predict, config.compute, device),
                 predictor.multiple,
             )
             for item, one in zip(held, found, strict=True):
-                score_store.add(item.id, one.scores, one.classes, one.size)
-                mask_store.add(item.id, one.single)
+                job.add(item.id, (one.scores, one.classes, one.size), (one.single,))

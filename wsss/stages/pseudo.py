@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss.artifacts import ArrayStore, atomic_path
+from wsss.atomic import atomic_path
 from wsss.context import Context
 from wsss.refine.crf import CrfParams
 from wsss.stages.background import add_background, background_threshold
 from wsss.stages.crf import refine
-from wsss.stages.refining import Job, crf_params, jobs, write_maps
+from wsss.stages.refining import Job, crf_params, write_maps
 
 
 def pseudo_mask(job: Job, params: CrfParams | None, threshold: float | None) -> list[np.ndarray]:
@@ -27,15 +27,12 @@ def pseudo_mask(job: Job, params: CrfParams | None, threshold: float | None) -> 
 def run(context: Context, out: Path) -> None:
     """Write pseudo masks from walked scores, or from the CRF seeds where nothing refines them."""
     config, manifest = context.config, context.manifest
-    with context.recording(out):
-        if config.refine.method == "none":
-            with atomic_path(out) as temporary:
-                shutil.copyfile(context.paths.store("seeds", "crf"), temporary)
-            return
-        items = manifest.union("train", "seed")
-        store = ArrayStore(context.paths.store("walk", "scores"))
-        params = crf_params(config.pseudo.crf_params) if config.pseudo.crf else None
-        work = jobs(manifest, items, store)
-        threshold = background_threshold(context)
-        function = partial(pseudo_mask, params=params, threshold=threshold)
-        write_maps(function, work, len(items), [out], config.resources.processes, "pseudo")
+    if config.refine.method == "none":
+        with context.recording(out), atomic_path(out) as temporary:
+            shutil.copyfile(context.paths.store("seeds", "crf"), temporary)
+        return
+    items = manifest.union("train", "seed")
+    params = crf_params(config.pseudo.crf_params) if config.pseudo.crf else None
+    threshold, tuned = background_threshold(context)
+    function = partial(pseudo_mask, params=params, threshold=threshold)
+    write_maps(context, function, items, context.paths.store("walk", "scores"), [out], tuned)
