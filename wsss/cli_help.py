@@ -15,7 +15,7 @@ STAGE_HELP = {
         "write the manifest: images, tags, masks and lists",
         "the data set named by data.source and data.root",
         "data/manifest.csv, data/dataset.json",
-        "Generates the scenes when data.source is 'scenes'.",
+        "Generates the scenes when data.source is 'scenes', draws masks.zip when it is 'coco'.",
     ),
     "classify": (
         "train the classification network on image labels",
