@@ -51,6 +51,7 @@ TINY: dict[str, Any] = {
     "cam": {"scales": [0.5, 1.0]},
     "refine": {"method": "affinitynet"},
     "affinity": {"epochs": 1, "batch": 4, "crop": 64},
+    "irnet": {"epochs": 1, "batch": 4, "crop": 64, "radius": 5},
     "walk": {"steps": 16},
     "segment": {"epochs": 1, "batch": 4, "crop": 64, "width": 32},
     "predict": {"scales": [1.0]},

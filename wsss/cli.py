@@ -203,6 +203,13 @@ def _pseudo(args: argparse.Namespace, params: Params) -> None:
     pseudo.run(context, context.paths.store("pseudo", "masks"))
 
 
+def _soft(args: argparse.Namespace, params: Params) -> None:
+    from wsss.stages import soft
+
+    context = _context(args, params, "soft", "soft")
+    soft.run(context, context.paths.store("pseudo", "scores"))
+
+
 def _segment(args: argparse.Namespace, params: Params) -> None:
     from wsss.stages import segment
 
@@ -243,7 +250,14 @@ def _compare(args: argparse.Namespace, params: Params) -> None:
 
     run = params.base.run
     context = _shared_context(args, params, "compare")
-    table = compare.compare(context.paths.results, run.dataset, run.variants, run.seeds)
+    table = compare.compare(
+        context.paths.results,
+        run.dataset,
+        run.variants,
+        run.seeds,
+        twin=params.twin,
+        owners=params.owners,
+    )
     compare.timings(context.paths.results, run.dataset, run.variants, run.seeds)
     sys.stdout.write(table)
 
@@ -342,6 +356,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("edges", _edges, shards=True)
     add("walk", _walk, shards=True)
     add("pseudo", _pseudo)
+    add("soft", _soft)
     add("segment", _segment)
     add("predict", _predict)
     add("crf", _crf, shards=True)

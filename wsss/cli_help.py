@@ -65,9 +65,17 @@ STAGE_HELP = {
         "pseudo/masks.zip",
         "",
     ),
+    "soft": (
+        "make the probabilities that segmentation is trained on where its labels are soft",
+        "walk/scores.zip or, without refinement, cam/maps.zip and metrics/cam_tune.json where "
+        "the threshold is tuned",
+        "pseudo/scores.zip",
+        "",
+    ),
     "segment": (
         "train the segmentation network",
-        "pseudo/masks.zip or, on the supervised road, ground-truth masks",
+        "pseudo/masks.zip, pseudo/scores.zip for soft labels or, on the supervised road, "
+        "ground-truth masks",
         "segment/weights.safetensors, segment/curve.csv",
         "An interrupted run continues.",
     ),

@@ -71,7 +71,9 @@ class Context:
 def make_context(params: Params, stage: str, variant: str, seed: int) -> Context:
     """Resolve one job; ``variant`` is empty for stages that all variants share."""
     config = params.resolve(variant) if variant else params.base
-    paths = Paths(Path(config.run.results), config.run.dataset, variant, seed)
+    paths = Paths(
+        Path(config.run.results), config.run.dataset, variant, seed, params.owners(variant)
+    )
     return Context(
         stage,
         variant,

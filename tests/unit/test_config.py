@@ -18,7 +18,7 @@ def test_the_shipped_file_and_every_preset_are_valid(
 ) -> None:
     monkeypatch.setenv("VOC_ROOT", "somewhere")
     monkeypatch.setenv("DATA_ROOT", "somewhere")
-    presets = sorted((project / "workflow" / "presets").glob("*.yaml"))
+    presets = sorted((project / "workflow" / "presets").rglob("*.yaml"))
     assert presets
     for files in [[], *([p] for p in presets)]:
         load_params([project / "params.yaml", *files]).validate()
@@ -107,9 +107,9 @@ def test_an_edit_changes_the_parameters_of_the_stages_that_read_it(
         return {s for s in STAGES if stage_params(before, s) != stage_params(after, s)}
 
     assert readers({"crf": {"iterations": 3}}) == {"crf"}
-    assert readers({"cam": {"threshold": 0.3}}) == {"seeds_label", "evaluate_cam"}
+    assert readers({"cam": {"threshold": 0.3}}) == {"seeds_label", "soft", "evaluate_cam"}
     assert readers({"walk": {"beta": 9}}) == {"walk"}
-    assert readers({"evaluate": {"bins": 50}}) == {"evaluate", "evaluate_cam"}
+    assert readers({"evaluate": {"bins": 50}}) == {"evaluate", "evaluate_cam", "evaluate_walk"}
     assert readers({"resources": {"workers": 3, "shards": {"cam": 2}}}) == set()
     assert "affinity" not in readers({"classify": {"epochs": 1}})
 

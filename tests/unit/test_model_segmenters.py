@@ -226,3 +226,101 @@ def test_the_stage_builds_what_the_configuration_names(tiny_raw: dict[str, Any],
     loaded = build_segmenter(config, CLASSES, False)
     assert next(loaded.backbone.network.parameters()).requires_grad
     assert loaded.state_dict().keys() == trained.state_dict().keys()
+
+
+VIT = "test_vit.r160_in1k"
+
+
+@pytest.mark.parametrize("net", NETS)
+def test_every_network_runs_on_a_transformer_at_any_size(tiny_params: Params, net: str) -> None:
+    network = network_of(tiny_params, net, backbone_of(VIT, 16)).eval()
+    step = 4 if net == "deeplabv3plus" else 16
+    for height, width in [(64, 96), (50, 71)]:
+        logits = network(torch.rand(2, 3, height, width))
+        assert logits.shape == (2, CLASSES, -(-height // step), -(-width // step))
+        assert logits.isfinite().all()
+    if isinstance(network, DeepLabV3Plus):
+        assert network.level == 0
+
+
+def test_maps_of_a_transformer_are_its_blocks() -> None:
+    backbone = backbone_of(VIT, 16).eval()
+    assert backbone.reductions == [16] * 4
+    assert backbone.channels == [64] * 4
+    vit: Any = backbone.network.vit
+    images = torch.rand(1, 3, 64, 48)
+    maps = backbone(images)
+    tokens: list[torch.Tensor] = []
+    hooks = [b.register_forward_hook(lambda _m, _i, out: tokens.append(out)) for b in vit.blocks]
+    final = vit.forward_features(
+        (images - backbone.mean[:, None, None]) / backbone.std[:, None, None]
+    )
+    for hook in hooks:
+        hook.remove()
+    chosen = [tokens[i] for i in backbone.network.indices]
+    assert backbone.network.indices == [0, 2, 3, 5]
+    for level, expected in zip(maps, [*chosen[:-1], final], strict=True):
+        grid = expected[:, vit.num_prefix_tokens :].transpose(1, 2).reshape(1, 64, 4, 3)
+        torch.testing.assert_close(level, grid)
+
+
+def test_a_transformer_trains_with_its_first_blocks_frozen(tiny_params: Params) -> None:
+    backbone = backbone_of(VIT, 16)
+    backbone.freeze(2)
+    task = SegmentationTask(network_of(tiny_params, "largefov", backbone)).train()
+    batch = {
+        "image": torch.rand(2, 3, 48, 64),
+        "masks": torch.zeros(2, 1, 48, 64, dtype=torch.uint8),
+        "key": torch.arange(2),
+    }
+    set_keys(task, batch["key"])
+    task.losses(batch, None).total.backward()  # type: ignore[arg-type]
+    learning = {n for n, p in backbone.network.named_parameters() if p.grad is not None}
+    frozen = {n for n, p in backbone.network.named_parameters() if not p.requires_grad}
+    assert learning.isdisjoint(frozen)
+    assert {"vit.pos_embed", "vit.patch_embed.proj.weight", "vit.blocks.2.mlp.fc1.bias"} <= frozen
+    assert {"vit.blocks.3.mlp.fc1.bias", "vit.norm.weight"} <= learning
+
+
+@pytest.mark.parametrize("stride", [8, 32])
+def test_a_transformer_has_one_stride(stride: int) -> None:
+    with pytest.raises(UserError, match=f"output_stride must be 16, not {stride}"):
+        backbone_of(VIT, stride)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("swin_tiny_patch4_window7_224", "cannot give features at output stride 16"),
+        ("test_resnet.bogus", "not in timm"),
+        ("vit_bogus", "not in timm"),
+    ],
+)
+def test_a_backbone_that_cannot_is_one_clear_error(name: str, reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        backbone_of(name, 16)
+
+
+def test_frozen_scale_and_shift_leave_the_weights_free() -> None:
+    backbone = backbone_of(CNNS[1], 16)
+    backbone.freeze(0, affine=True)
+    for name, parameter in backbone.network.named_parameters():
+        # This network's convolutions have no bias: its vectors are all scales and shifts.
+        assert parameter.requires_grad is (parameter.dim() > 1), name
+    assert all(m.training for m in backbone.network.modules())
+
+
+@pytest.mark.parametrize("norm", [False, True])
+def test_largefov_is_two_hidden_layers_and_a_classifier(tiny_params: Params, norm: bool) -> None:
+    network = network_of(tiny_params, "largefov", backbone_of(CNNS[1], 16), norm=norm, dilation=2)
+    network.eval()
+    images = torch.rand(1, 3, 64, 96)
+    x = network.backbone(images)[-1]
+    convolutions = [m for m in network.head if isinstance(m, nn.Conv2d)]
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in network.head) == 2 * norm
+    scale = (1 + 1e-5) ** 0.5 if norm else 1.0
+    wide, point, classifier = convolutions
+    x = F.conv2d(x, wide.weight, wide.bias, padding=2, dilation=2).div(scale).relu()
+    x = F.conv2d(x, point.weight, point.bias).div(scale).relu()
+    expected = F.conv2d(x, classifier.weight, classifier.bias)
+    torch.testing.assert_close(network(images), expected)

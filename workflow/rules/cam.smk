@@ -22,7 +22,7 @@ rule classify:
 rule cam:
     input:
         MANIFEST,
-        f"{RUN}/classify/weights.safetensors",
+        made("classify", "weights.safetensors"),
     output:
         part("cam", "maps", SHARDS.cam),
     log:

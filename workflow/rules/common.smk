@@ -3,6 +3,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import yaml
 
@@ -117,34 +118,50 @@ def shard_log(stage, count):
     return f"{LOGS}/{stage}{suffix}.log"
 
 
+def held(wildcards, key):
+    """Run folder of the variant that holds a folder or evaluation, shared or its own."""
+    owner = PARAMS.owners(wildcards.variant).get(key, wildcards.variant)
+    return RUN.format(dataset=DATASET, variant=owner, seed=wildcards.seed)
+
+
+def made(folder, *names):
+    """Input function: files in a folder of the run."""
+    return lambda wildcards: [f"{held(wildcards, folder)}/{folder}/{n}" for n in names]
+
+
+def metric(wildcards, what):
+    """File of an evaluation of the run."""
+    return f"{held(wildcards, f'metrics/{what}')}/metrics/{what}.json"
+
+
 def label_seed_input(wildcards):
     """CAMs and, where the threshold is tuned, the result of tuning it."""
-    run = RUN.format(**wildcards)
     tuned = variant_of(wildcards).cam.threshold == "tune"
-    return [f"{run}/cam/maps.zip", *([f"{run}/metrics/cam_tune.json"] if tuned else [])]
+    cams = made("cam", "maps.zip")(wildcards)
+    return [*cams, *([metric(wildcards, "cam_tune")] if tuned else [])]
 
 
 def pseudo_input(wildcards):
     """What pseudo masks are made from: walked CAMs, or the CRF seeds without refinement."""
-    run, config = RUN.format(**wildcards), variant_of(wildcards)
+    config = variant_of(wildcards)
     if config.refine.method == "none":
-        return [f"{run}/seeds/crf.zip"]
-    tuned = [f"{run}/metrics/walk_tune.json"] if walk_tuned(config) else []
-    return [f"{run}/walk/scores.zip", *tuned]
+        return made("seeds", "crf.zip")(wildcards)
+    tuned = [metric(wildcards, "walk_tune")] if walk_tuned(config) else []
+    return [*made("walk", "scores.zip")(wildcards), *tuned]
 
 
 def walk_input(wildcards):
     """CAMs, and what says which cells belong together."""
-    run = RUN.format(**wildcards)
-    source = {
-        "affinitynet": "affinity/weights.safetensors",
-        "irnet": "irnet/edges.zip",
-    }
-    # Without refinement nobody asks for a walk.
-    name = source.get(
-        variant_of(wildcards).refine.method, "affinity/weights.safetensors"
-    )
-    return [f"{run}/cam/maps.zip", f"{run}/{name}"]
+    edges = variant_of(wildcards).refine.method == "irnet"
+    source = ("irnet", "edges.zip") if edges else ("affinity", "weights.safetensors")
+    return [*made("cam", "maps.zip")(wildcards), *made(*source)(wildcards)]
+
+
+def soft_input(wildcards):
+    """What soft labels are made from: walked CAMs, or the CAMs without refinement."""
+    if variant_of(wildcards).refine.method == "none":
+        return label_seed_input(wildcards)
+    return pseudo_input(wildcards)
 
 
 def imported_file(wildcards, stage):
@@ -159,41 +176,45 @@ def classify_input(wildcards):
 
 
 def segment_input(wildcards):
-    """Pseudo masks, or published weights that stand in for the training; the upper bound reads
-    ground truth, which is part of the data set."""
+    """Pseudo masks or their probabilities, or published weights that stand in for the training;
+    the upper bound reads ground truth, which is part of the data set."""
     imported = imported_file(wildcards, "segment")
     if imported:
         return imported
-    supervised = variant_of(wildcards).road == "supervised"
-    return [] if supervised else f"{RUN.format(**wildcards)}/pseudo/masks.zip"
+    variant = variant_of(wildcards)
+    if variant.road == "supervised":
+        return []
+    name = "scores" if variant.segment.labels == "soft" else "masks"
+    return made("pseudo", f"{name}.zip")(wildcards)
 
 
 def predict_input(wildcards):
     """The network that predicts: the segmentation net, or the method's own."""
     single = variant_of(wildcards).road == "single-stage"
     stage = "classify" if single else "segment"
-    return f"{RUN.format(**wildcards)}/{stage}/weights.safetensors"
+    return made(stage, "weights.safetensors")(wildcards)
 
 
 def evaluate_input(wildcards):
     """The scored artifact and, for CAMs with a tuned threshold, the result of tuning."""
     evaluation = EVALUATIONS[wildcards.what]
-    run = RUN.format(**{k: v for k, v in wildcards.items() if k != "what"})
-    files = [f"{run}/{evaluation.stage}/{evaluation.store}.zip"]
+    files = made(evaluation.stage, f"{evaluation.store}.zip")(wildcards)
     tuned = tuned_by(wildcards.what, variant_of(wildcards))
     if tuned:
-        files.append(f"{run}/metrics/{tuned}.json")
+        files.append(metric(wildcards, tuned))
     return files
+
+
+def metrics_of(name, seed):
+    """Evaluations that a variant ends with, its own and shared ones."""
+    job = SimpleNamespace(variant=name, seed=seed)
+    return [metric(job, what) for what in wanted(PARAMS.resolve(name))]
 
 
 def compared(wildcards):
     """Metrics of every variant and seed."""
-    return [
-        f"{RUN.format(dataset=wildcards.dataset, variant=name, seed=seed)}/metrics/{what}.json"
-        for name in BASE.run.variants
-        for seed in BASE.run.seeds
-        for what in wanted(PARAMS.resolve(name))
-    ]
+    runs = [(name, seed) for name in BASE.run.variants for seed in BASE.run.seeds]
+    return list(dict.fromkeys(file for run in runs for file in metrics_of(*run)))
 
 
 def targets():
@@ -202,10 +223,7 @@ def targets():
     for name in BASE.run.variants:
         for seed in BASE.run.seeds:
             run = RUN.format(dataset=DATASET, variant=name, seed=seed)
-            files.append(f"{run}/predict/masks.zip")
-            files += [
-                f"{run}/metrics/{what}.json" for what in wanted(PARAMS.resolve(name))
-            ]
+            files += [f"{run}/predict/masks.zip", *metrics_of(name, seed)]
     if any(wanted(PARAMS.resolve(name)) for name in BASE.run.variants):
         files.append(f"{ROOT}/comparison.md".format(dataset=DATASET))
-    return files
+    return list(dict.fromkeys(files))

@@ -1,7 +1,7 @@
 rule seeds_alpha:
     input:
         MANIFEST,
-        f"{RUN}/cam/maps.zip",
+        made("cam", "maps.zip"),
     output:
         part("seeds", "low", SHARDS.seeds),
         part("seeds", "high", SHARDS.seeds),
@@ -38,7 +38,7 @@ rule seeds_label:
 rule seeds_confident:
     input:
         MANIFEST,
-        f"{RUN}/cam/maps.zip",
+        made("cam", "maps.zip"),
     output:
         part("seeds", "confident", SHARDS.seeds),
     log:
@@ -73,8 +73,7 @@ if SHARDS.seeds > 1:
 rule affinity:
     input:
         MANIFEST,
-        f"{RUN}/seeds/low.zip",
-        f"{RUN}/seeds/high.zip",
+        made("seeds", "low.zip", "high.zip"),
     output:
         f"{RUN}/affinity/weights.safetensors",
         f"{RUN}/affinity/curve.csv",
@@ -95,7 +94,7 @@ rule affinity:
 rule irnet:
     input:
         MANIFEST,
-        f"{RUN}/seeds/confident.zip",
+        made("seeds", "confident.zip"),
     output:
         f"{RUN}/irnet/weights.safetensors",
         f"{RUN}/irnet/curve.csv",
@@ -116,7 +115,7 @@ rule irnet:
 rule edges:
     input:
         MANIFEST,
-        f"{RUN}/irnet/weights.safetensors",
+        made("irnet", "weights.safetensors"),
     output:
         part("irnet", "edges", SHARDS.walk),
     log:
@@ -199,3 +198,21 @@ rule pseudo:
         code=code("pseudo"),
     shell:
         f"wsss pseudo {JOB} --log {{log}}"
+
+
+rule soft:
+    input:
+        MANIFEST,
+        soft_input,
+    output:
+        f"{RUN}/pseudo/scores.zip",
+    log:
+        f"{LOGS}/soft.log",
+    conda:
+        "../../envs/wsss.yaml"
+    threads: pool_threads
+    params:
+        config=keys("soft"),
+        code=code("soft"),
+    shell:
+        f"wsss soft {JOB} --log {{log}}"

@@ -64,6 +64,17 @@ STAGES: dict[str, tuple[str, ...]] = {
         "compute",
     ),
     "pseudo": ("refine", "walk.background", "walk.background_threshold", "pseudo"),
+    "soft": (
+        "refine",
+        "walk.background",
+        "walk.background_threshold",
+        "pseudo.crf",
+        "pseudo.crf_params",
+        "segment.label_stride",
+        "cam.threshold",
+        "seeds.label_confidence",
+        "seeds.label_crf",
+    ),
     "segment": ("road", "backbone", "segment", "compute"),
     "predict": (
         "road",

@@ -82,6 +82,37 @@ def apply_crop(
     return np.ascontiguousarray(out[:, ::-1]) if crop.flip else out
 
 
+def crop_scores(maps: np.ndarray, crop: Crop, cells: int) -> np.ndarray:
+    """Sample (K, h, w) maps of a whole image at the cells of a crop.
+
+    Args:
+        maps: any float type, any grid that spans the image.
+        crop: of the image; its window becomes ``cells`` by ``cells``.
+
+    Returns:
+        (K, cells, cells) float32, bilinear at the centres of the cells; 0 where a centre lies
+        outside the image.
+    """
+    centres = (np.arange(cells) + 0.5) * crop.size / cells
+    across = crop.size - centres if crop.flip else centres
+    tall = _sample(maps.astype(np.float32), centres + crop.top, crop.height, axis=1)
+    return _sample(tall, across + crop.left, crop.width, axis=2)
+
+
+def _sample(maps: np.ndarray, positions: np.ndarray, length: int, axis: int) -> np.ndarray:
+    """Interpolate (K, h, w) along an axis that spans ``length`` pixels; 0 outside of these."""
+    cells = maps.shape[axis]
+    place = np.clip(positions / length * cells - 0.5, 0, cells - 1)
+    low = place.astype(int)
+    inside = (positions >= 0) & (positions < length)
+    shape = [1, -1, 1] if axis == 1 else [1, 1, -1]
+    upper = ((place - low) * inside).astype(np.float32).reshape(shape)
+    lower = ((1 - (place - low)) * inside).astype(np.float32).reshape(shape)
+    high = np.minimum(low + 1, cells - 1)
+    sampled: np.ndarray = maps.take(low, axis) * lower + maps.take(high, axis) * upper
+    return sampled
+
+
 def draw_jitter(rng: np.random.Generator, strength: Sequence[float]) -> np.ndarray:
     """Draw factors (4,) float32 of brightness, contrast, saturation (about 1) and hue (about 0)."""
     low = [max(0.0, 1 - s) for s in strength[:3]] + [-strength[3]]

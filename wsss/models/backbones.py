@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import torch
@@ -155,9 +156,9 @@ def build_backbone(
             f"{error or type(error).__name__}"
         ) from error
     except RuntimeError as error:
-        if "Unknown model" in str(error):
+        if re.search("Unknown model|Invalid pretrained tag", str(error)):
             raise UserError(
-                f"backbone.name {config.name!r} is not in timm: see timm.list_models()"
+                f"backbone.name {config.name!r} is not in timm ({error}): see timm.list_models()"
             ) from error
         raise
     set_geometry(network, geometry, config.name)

@@ -14,15 +14,18 @@ from wsss.refine.resize import resize_bilinear
 from wsss.stages.refining import Job, crf_params, jobs, take_shard, write_maps
 
 
+def scores_of(job: Job, params: CrfParams | None) -> np.ndarray:
+    """Return (K, H, W) class scores at image size, after a CRF if ``params`` are given."""
+    scores = resize_bilinear(job.entry.array, job.entry.size)
+    return scores if params is None else crf_probabilities(job.image, scores, params)
+
+
 def refine(job: Job, params: CrfParams | None) -> list[np.ndarray]:
     """Return the (H, W) mask of class scores, after a CRF if ``params`` are given.
 
     The stored classes (ids 0..C) are those that the network itself scores; no tag is read.
     """
-    scores = resize_bilinear(job.entry.array, job.entry.size)
-    if params is not None:
-        scores = crf_probabilities(job.image, scores, params)
-    return [np.array(job.entry.classes, np.uint8)[scores.argmax(0)]]
+    return [np.array(job.entry.classes, np.uint8)[scores_of(job, params).argmax(0)]]
 
 
 def run(context: Context, out: Path, shard: tuple[int, int] = (0, 1)) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -11,25 +10,30 @@ import numpy as np
 
 from wsss.artifacts import ArrayStore, atomic_path
 from wsss.context import Context
-from wsss.refine.crf import CrfParams, crf_probabilities
-from wsss.refine.resize import resize_bilinear
-from wsss.stages.crf import refine
+from wsss.data.images import IGNORE
+from wsss.refine.crf import CrfParams
+from wsss.stages.background import add_background, background_threshold
+from wsss.stages.crf import scores_of
 from wsss.stages.refining import Job, crf_params, jobs, write_maps
-from wsss.stages.seeds import class_ids
-from wsss.stages.threshold import operating_point
 
 
-def cut(job: Job, threshold: float, params: CrfParams | None) -> list[np.ndarray]:
-    """Return the (H, W) mask of class scores over a constant background score.
+def pseudo_mask(
+    job: Job, params: CrfParams | None, ignore_below: float, threshold: float | None
+) -> list[np.ndarray]:
+    """Return the (H, W) mask of class scores, after a CRF if ``params`` are given.
 
-    Source: Ahn et al., CVPR 2019, section 5.
+    Args:
+        ignore_below: a pixel whose best score is a smaller share of all its scores becomes 255.
+        threshold: score of the background where the store holds none.
     """
-    scores = resize_bilinear(job.entry.array, job.entry.size)
-    plane = np.full((1, *job.entry.size), threshold, np.float32)
-    scores = np.concatenate([plane, scores])
-    if params is not None:
-        scores = crf_probabilities(job.image, scores, params)
-    return [class_ids(scores.argmax(0), job.entry.classes)]
+    job = add_background(job, threshold)
+    scores = scores_of(job, params)
+    mask = np.array(job.entry.classes, np.uint8)[scores.argmax(0)]
+    if ignore_below:
+        # Multiplied and not divided: scores can all be 0, and such a pixel is ignored, too.
+        best, total = scores.max(0), scores.sum(0)
+        mask[(best < ignore_below * total) | (total <= 0)] = IGNORE
+    return [mask]
 
 
 def run(context: Context, out: Path) -> None:
@@ -44,12 +48,10 @@ def run(context: Context, out: Path) -> None:
         store = ArrayStore(context.paths.store("walk", "scores"))
         params = crf_params(config.pseudo.crf_params) if config.pseudo.crf else None
         work = jobs(manifest, items, store)
-        function: Callable[[Job], list[np.ndarray]]
-        if config.walk.background == "alpha":
-            function = partial(refine, params=params)
-        else:
-            tuned = context.paths.metrics("walk_tune").with_suffix(".json")
-            configured = config.walk.background_threshold
-            threshold, _ = operating_point(configured, tuned, manifest.data_hash)
-            function = partial(cut, threshold=threshold, params=params)
+        function = partial(
+            pseudo_mask,
+            params=params,
+            ignore_below=config.pseudo.ignore_below,
+            threshold=background_threshold(context),
+        )
         write_maps(function, work, len(items), [out], config.resources.processes, "pseudo")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.artifacts import MaskStore
+from wsss.artifacts import ArrayStore, MaskStore
 from wsss.context import Context
 from wsss.data.manifest import Item
-from wsss.data.training import Batch, CropDataset, ReadMasks, shuffled_batches
+from wsss.data.training import Batch, CropDataset, ReadMasks, SoftLabels, shuffled_batches
 from wsss.engine.task import Losses, Progress, Task
 from wsss.errors import UserError
 from wsss.losses.segmentation import hard_sizes, hard_sums, mean_of_groups, soft_sizes, soft_sums
@@ -78,11 +79,19 @@ class SegmentationTask(Task):
         return mean_of_groups(sums, sizes)
 
 
-def _supervision(context: Context) -> tuple[list[Item], ReadMasks, list[Path]]:
-    """Return training images, how to read their masks, and the artifacts that hold them."""
-    manifest = context.manifest
+class Supervision(NamedTuple):
+    """Training images, what they are labelled with, and the artifacts that hold it."""
+
+    items: list[Item]
+    read_masks: ReadMasks | None
+    soft: SoftLabels | None
+    inputs: list[Path]
+
+
+def _supervision(context: Context) -> Supervision:
+    manifest, config = context.manifest, context.config
     items = manifest.role("train")
-    if context.config.road == "supervised":
+    if config.road == "supervised":
         # The one place where ground truth trains a network: the upper bound.
         bare = [item.id for item in items if item.mask is None]
         if bare:
@@ -90,14 +99,25 @@ def _supervision(context: Context) -> tuple[list[Item], ReadMasks, list[Path]]:
                 f"road 'supervised' needs a mask for every training image; {len(bare)} of "
                 f"{len(items)} have none, such as {bare[0]!r}"
             )
-        return items, lambda item: [manifest.read_mask(item)], []
+        return Supervision(items, lambda item: [manifest.read_mask(item)], None, [])
+    if config.segment.labels == "soft":
+        path = context.paths.store("pseudo", "scores")
+        scores = ArrayStore(path)
+
+        def read_scores(item: Item) -> tuple[np.ndarray, Sequence[int]]:
+            entry = scores.get(item.id)
+            return entry.array, entry.classes
+
+        stride = config.segment.label_stride
+        soft = SoftLabels(read_scores, manifest.num_classes + 1, stride)
+        return Supervision(items, None, soft, [path])
     path = context.paths.store("pseudo", "masks")
-    store = MaskStore(path)
+    masks = MaskStore(path)
 
     def read_pseudo(item: Item) -> Sequence[np.ndarray]:
-        return [store.get(item.id)]
+        return [masks.get(item.id)]
 
-    return items, read_pseudo, [path]
+    return Supervision(items, read_pseudo, None, [path])
 
 
 def run(context: Context) -> None:
@@ -107,12 +127,10 @@ def run(context: Context) -> None:
         task = SegmentationTask(build_segmenter(context.config, manifest.num_classes + 1, False))
         import_weights(context, training.checkpoint, task, task.network)
         return
-    items, read_masks, inputs = _supervision(context)
+    items, read_masks, soft, inputs = _supervision(context)
     network = build_segmenter(context.config, manifest.num_classes + 1, True, context.seed)
-    task = SegmentationTask(
-        network, training.loss == "balanced", training.labels == "soft", training.msc
-    )
+    task = SegmentationTask(network, training.loss == "balanced", soft is not None, training.msc)
     fill = padding(network.backbone)
-    dataset = CropDataset(manifest, items, training, context.seed, fill, read_masks)
+    dataset = CropDataset(manifest, items, training, context.seed, fill, read_masks, soft)
     orders = shuffled_batches(len(items), training.batch, context.seed)
     train(context, task, dataset, orders, training, inputs)
