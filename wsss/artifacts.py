@@ -7,12 +7,9 @@ goes to a ``*.run.json`` beside the artifact, see :mod:`wsss.runrecord`.
 from __future__ import annotations
 
 import csv
-import errno
 import io
 import json
 import os
-import re
-import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from PIL import Image
 
+from wsss.atomic import atomic_path as atomic_path
 from wsss.errors import UserError
 
 if TYPE_CHECKING:
@@ -32,29 +30,6 @@ if TYPE_CHECKING:
 ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 INDEX_MEMBER = "index.json"
 METADATA_KEY = "wsss"
-
-
-@contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; rename it there on success, remove it on any error.
-
-    An earlier ``path`` stays untouched until the new one is complete. A full disk or a folder
-    that cannot be written is a :class:`UserError` that names the path.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"disk full while writing {path}: free some space and rerun") from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise UserError(f"cannot write {path}: check the folder's permissions") from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def json_bytes(value: Any) -> bytes:
@@ -180,6 +155,12 @@ class _ZipReader:
         with self._intact():
             return [name for name in self._archive().namelist() if name != INDEX_MEMBER]
 
+    def close(self) -> None:
+        """Close the file until it is read again."""
+        if self._pid == os.getpid():
+            self._zip.close()
+        self._pid = None
+
     def _archive(self) -> zipfile.ZipFile:
         if self._pid != os.getpid():
             self._zip = zipfile.ZipFile(self.path)
@@ -294,6 +275,19 @@ def merge_stores(parts: Sequence[Path | str], out: Path | str) -> None:
                         f"{reader.path}: {identifier!r} is there twice: name each part once"
                     )
                 writer._add(identifier, member, reader._read(member), reader.index[identifier])
+            # There may be more parts than a process may have files open.
+            reader.close()
+
+
+def stored_ids(path: Path) -> list[str] | None:
+    """Return the sorted image ids of a store; None if it is not there or not whole."""
+    try:
+        reader = _ZipReader(path)
+        ids = reader.ids
+    except UserError:
+        return None
+    reader.close()
+    return ids
 
 
 def save_weights(path: Path | str, state: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -301,27 +295,14 @@ def save_weights(path: Path | str, state: Mapping[str, Tensor], meta: Mapping[st
 
     One key only: safetensors writes several in random order, and the bytes would differ.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
     text = json.dumps(meta, sort_keys=True, separators=(",", ":"))
+    # Its own way to a file leaves one with a random name behind when the process is killed.
+    payload = save(tensors, {METADATA_KEY: text})
     with atomic_path(path) as temporary:
-        try:
-            save_file(tensors, temporary, {METADATA_KEY: text})
-        except SafetensorError as error:
-            # A full disk or a closed folder hides in its text.
-            if number := re.search(r"os error (\d+)", str(error)):
-                raise OSError(int(number[1]), str(error)) from error
-            raise
-        # safetensors writes for the owner alone; a cluster's group reads results, too.
-        temporary.chmod(0o666 & ~_umask())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        temporary.write_bytes(payload)
 
 
 def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -351,8 +332,3 @@ def weights_meta(path: Path | str) -> dict[str, Any]:
     except (SafetensorError, ValueError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error})") from error
     return meta
-
-
-def remove_tree(path: Path | str) -> None:
-    """Delete a folder of scratch files if it is there."""
-    shutil.rmtree(path, ignore_errors=True)

@@ -7,12 +7,15 @@ import gc
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from wsss import __version__
+from wsss import __version__, interrupt
 from wsss.cli_help import EVALUATION_NAMES, STAGE_HELP, stage_epilog
-from wsss.commands import import_, presets
+from wsss.commands import data as data_commands
+from wsss.commands import explain, export, import_, presets
+from wsss.commands import predict as photos
 from wsss.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wsss")
 
-Handler = Callable[[argparse.Namespace, "Params"], int | None]
+# A command with needs_params=False gets None, and reads no configuration.
+Handler = Callable[[argparse.Namespace, Any], int | None]
 
 _EPILOG = """\
 A stage reads the artifacts of the stages before it under results/DATASET/VARIANT/seedN and
@@ -40,16 +44,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
     logging.captureWarnings(True)
     try:
-        return _dispatch(args)
+        with interrupt.handled():
+            return _dispatch(args)
     except UserError as error:
         log.debug("failed", exc_info=True)
         return _fail(f"error: {error}")
-    except KeyboardInterrupt:
-        _fail("interrupted: the same command continues")
-        return 130
+    except KeyboardInterrupt as error:
+        return _interrupted(error)
     except BrokenPipeError:
         return 0
     except Exception as error:
+        if stop := interrupt.pending():  # a helper process took the same signal less well
+            log.debug("failed", exc_info=True)
+            return _interrupted(stop)
         if not _has_log_file():
             raise
         log.exception("unexpected error")
@@ -68,24 +75,44 @@ def _fail(message: str) -> int:
     return 1
 
 
-def _dispatch(args: argparse.Namespace) -> int:
-    from wsss.config import load_params
+def _interrupted(stop: KeyboardInterrupt) -> int:
+    _fail("interrupted: the same command continues")
+    return getattr(stop, "code", 130)
 
+
+def _dispatch(args: argparse.Namespace) -> int:
     handler: Handler = args.handler
     if not getattr(args, "needs_params", True):
-        return handler(args, None) or 0  # type: ignore[arg-type]
-    return handler(args, load_params(args.params or [Path("params.yaml")])) or 0
+        return handler(args, None) or 0
+    return handler(args, _params(args)) or 0
+
+
+def _params(args: argparse.Namespace) -> Params:
+    from wsss.config import load_params
+
+    return load_params(args.params or [Path("params.yaml")])
 
 
 def _has_log_file() -> bool:
     return any(isinstance(handler, logging.FileHandler) for handler in log.handlers)
 
 
+class _LogFile(logging.FileHandler):
+    """A log that ends where its disk is full: the job itself finds that out, and says it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802
+        if isinstance(sys.exc_info()[1], OSError):
+            log.removeHandler(self)
+            logging.getLogger("py.warnings").removeHandler(self)
+            with suppress(OSError):
+                self.close()
+
+
 def _log_to(path: Path, verbose: bool) -> None:
     """Send messages to a file of the job's own, warnings (all, if verbose) to the terminal."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = logging.FileHandler(path, mode="w", encoding="utf-8")
+        file = _LogFile(path, mode="w", encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write the log file {path}: {error.strerror}") from error
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -216,12 +243,17 @@ def _segment(args: argparse.Namespace, params: Params) -> None:
     segment.run(_context(args, params, "segment", "segment"))
 
 
-def _predict(args: argparse.Namespace, params: Params) -> None:
+def _predict(args: argparse.Namespace, _unused: None) -> int:
+    if photos.wanted(args):
+        if args.log:
+            _log_to(args.log, args.verbose)
+        return photos.run(args)
     from wsss.stages import predict
 
-    context = _context(args, params, "predict", "predict")
+    context = _context(args, _params(args), "predict", "predict")
     paths = context.paths
     predict.run(context, paths.store("predict", "scores"), paths.store("predict", "single"))
+    return 0
 
 
 def _crf(args: argparse.Namespace, params: Params) -> None:
@@ -231,34 +263,39 @@ def _crf(args: argparse.Namespace, params: Params) -> None:
     crf.run(context, _out(context, "predict", "masks", args), args.shard)
 
 
-def _merge(args: argparse.Namespace, _params: Params | None) -> None:
+def _merge(args: argparse.Namespace, _params: None) -> None:
     from wsss.artifacts import merge_stores
 
     merge_stores(args.parts, args.out)
 
 
 def _evaluate(args: argparse.Namespace, params: Params) -> None:
-    from wsss.stages import scoring
+    from wsss.stages import boxes, scoring
     from wsss.stages.evaluations import stage_of
 
     context = _context(args, params, stage_of(args.what), f"evaluate_{args.what}")
-    scoring.run(context, args.what)
+    if args.what == "boxes":
+        boxes.run(context)
+    else:
+        scoring.run(context, args.what)
 
 
 def _compare(args: argparse.Namespace, params: Params) -> None:
+    from wsss.atomic import together
     from wsss.stages import compare
 
     run = params.base.run
     context = _shared_context(args, params, "compare")
-    table = compare.compare(
-        context.paths.results,
-        run.dataset,
-        run.variants,
-        run.seeds,
-        twin=params.twin,
-        owners=params.owners,
-    )
-    compare.timings(context.paths.results, run.dataset, run.variants, run.seeds)
+    with together():
+        table = compare.compare(
+            context.paths.results,
+            run.dataset,
+            run.variants,
+            run.seeds,
+            twin=params.twin,
+            owners=params.owners,
+        )
+        compare.timings(context.paths.results, run.dataset, run.variants, run.seeds)
     sys.stdout.write(table)
 
 
@@ -341,6 +378,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _common(check, job=False)
     check.set_defaults(handler=_data_check)
+    data_commands.register(data)
     add("manifest", _manifest, job=False)
     add("classify", _classify)
     add("cam", _cam, shards=True)
@@ -358,17 +396,21 @@ def build_parser() -> argparse.ArgumentParser:
     add("pseudo", _pseudo)
     add("soft", _soft)
     add("segment", _segment)
-    add("predict", _predict)
+    prediction = add("predict", _predict)
+    photos.add_options(prediction)
+    prediction.set_defaults(needs_params=False)
     add("crf", _crf, shards=True)
     add("evaluate", _evaluate).add_argument(
         "what",
         choices=EVALUATION_NAMES,
         help="cam: at its threshold, with a sweep; cam_tune, walk_tune: the threshold that is best "
-        "on the tune list; crf, walk, pseudo: masks of training images; single, multi, final: "
-        "predictions at one scale, at several, and after the CRF",
+        "on the tune list; boxes: localisation, MaxBoxAccV2; crf, walk, pseudo: masks of training "
+        "images; single, multi, final: predictions at one scale, at several, and after the CRF",
     )
     add("compare", _compare, job=False)
     add("methods", _methods, job=False)
+    export.register(commands)
+    explain.register(commands)
     merge = commands.add_parser(
         "merge", help="join shards", description="Join the stores of shards, in order."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # What `wsss evaluate` scores; wsss/stages/evaluations.py says how.
 EVALUATION_NAMES = (
-    *("cam", "cam_tune", "crf", "walk", "walk_tune", "pseudo"),
+    *("cam", "cam_tune", "boxes", "crf", "walk", "walk_tune", "pseudo"),
     *("single", "multi", "final"),
 )
 
@@ -66,7 +66,7 @@ STAGE_HELP = {
         "",
     ),
     "soft": (
-        "make the probabilities that segmentation is trained on where its labels are soft",
+        "make the probabilities of pseudo masks, for soft labels or to ignore unsure pixels",
         "walk/scores.zip or, without refinement, cam/maps.zip and metrics/cam_tune.json where "
         "the threshold is tuned",
         "pseudo/scores.zip",
@@ -74,8 +74,8 @@ STAGE_HELP = {
     ),
     "segment": (
         "train the segmentation network",
-        "pseudo/masks.zip, pseudo/scores.zip for soft labels or, on the supervised road, "
-        "ground-truth masks",
+        "pseudo/masks.zip, pseudo/scores.zip where labels are soft or ignored below a "
+        "probability, or, on the supervised road, ground-truth masks",
         "segment/weights.safetensors, segment/curve.csv",
         "An interrupted run continues.",
     ),
@@ -83,7 +83,8 @@ STAGE_HELP = {
         "predict the val list, multi-scale and flipped, without tags",
         "segment/weights.safetensors or, single-stage, classify/weights.safetensors",
         "predict/scores.zip, predict/single.zip",
-        "Where no list plays the role val, the training images are predicted.",
+        "Where no list plays the role val, the training images are predicted. With --weights, "
+        "--images and --out it predicts photos of yours instead.",
     ),
     "crf": (
         "refine predictions with a dense CRF: the final masks",

@@ -11,12 +11,13 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from wsss.errors import UserError
+from wsss.interrupt import pending as interruption
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -37,7 +38,7 @@ def ordered_map(
     function: Callable[[Job], Result],
     jobs: Iterable[tuple[str, Job]],
     processes: int,
-) -> Iterator[tuple[str, Result]]:
+) -> Generator[tuple[str, Result], None, None]:
     """Yield ``(id, function(job))`` in the order of ``jobs``, whatever the number of processes.
 
     At most ``IN_FLIGHT_PER_PROCESS * processes`` jobs and results exist at a time, so ``jobs``
@@ -49,6 +50,7 @@ def ordered_map(
         processes: worker processes; 1 runs inline, without any.
 
     Raises:
+        Interrupted: a worker was killed by the signal that asked this job to end.
         UserError: a worker was killed, ``processes`` is not positive, or ``function`` raised
             one (the id is put before its message). Other exceptions keep their type and gain
             a note that names the id.
@@ -62,7 +64,7 @@ def ordered_map(
 
 def _inline(
     function: Callable[[Job], Result], jobs: Iterable[tuple[str, Job]]
-) -> Iterator[tuple[str, Result]]:
+) -> Generator[tuple[str, Result], None, None]:
     for identifier, job in jobs:
         try:
             result = function(job)
@@ -73,7 +75,7 @@ def _inline(
 
 def _pooled(
     function: Callable[[Job], Result], jobs: Iterable[tuple[str, Job]], processes: int
-) -> Iterator[tuple[str, Result]]:
+) -> Generator[tuple[str, Result], None, None]:
     # spawn: a forked copy of a process with running threads (torch, BLAS) can deadlock.
     pool = ProcessPoolExecutor(
         processes, multiprocessing.get_context("spawn"), initializer=_start_worker
@@ -121,8 +123,9 @@ def _named(error: Exception, identifier: str) -> Exception:
     return error
 
 
-def _killed(identifier: str) -> UserError:
-    return UserError(
+def _killed(identifier: str) -> BaseException:
+    # Batch systems send SIGTERM to every process of a job.
+    return interruption() or UserError(
         f"a worker process died at or soon after {identifier!r}, most likely for lack of memory: "
         "use fewer processes or give the job more memory"
     )

@@ -20,6 +20,7 @@ _NEUTRAL = (
     "wsss.config",
     "wsss.cli",
     "wsss.cli_help",
+    "wsss.commands",
     "wsss.runrecord",
     "wsss.paths",
     "wsss.provenance",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss.artifacts import save_json
+from wsss.atomic import check_writable
 
 _PACKAGES = ("numpy", "torch", "timm", "pydensecrf2", "snakemake")
 
@@ -60,6 +61,7 @@ def machine() -> str:
 @contextmanager
 def record(artifact: Path, stage: str, **facts: Any) -> Iterator[dict[str, Any]]:
     """Time a job and write its record when it succeeds; the job may add facts."""
+    check_writable(artifact)
     began = time.monotonic()
     facts = {"stage": stage, **facts}
     yield facts

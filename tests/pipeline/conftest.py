@@ -103,7 +103,7 @@ def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Wor
                 ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*")
             )
         (folder / "profiles").symlink_to("workflow/profiles")
-        _narrow_windows(folder / "wsss" / "inference" / "scales.py")
+        _narrow_windows(folder / "wsss" / "inference" / "progress.py")
         return Workspace(folder)
 
     return make

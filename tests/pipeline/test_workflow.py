@@ -173,9 +173,8 @@ def after_walk(variants: set[str]) -> dict[str, set[str]]:
         (
             {"evaluate": {"bins": 50}},
             {
-                **evaluations({"cam", "cam_tune", "crf"}, {"baseline"}),
-                **evaluations({"walk", "pseudo"}, WALKED),
-                **evaluations(REPORTED, BOTH),
+                **evaluations({"cam", "cam_tune"}, {"baseline"}),
+                **evaluations({"walk"}, {"irnet"}),
                 # A tuned threshold may become another one.
                 "seeds_label": {"baseline"},
                 "evaluate walk_tune": {"irnet"},
@@ -183,6 +182,16 @@ def after_walk(variants: set[str]) -> dict[str, set[str]]:
                 "compare": {""},
             },
         ),
+        (
+            {"evaluate": {"boundary_tolerance": 0.01}},
+            {
+                **evaluations(WEAK, {"baseline"}),
+                **evaluations(REPORTED, BOTH),
+                "seeds_label": {"baseline"},
+                "compare": {""},
+            },
+        ),
+        ({"evaluate": {"boxes": True}}, {"evaluate_boxes": {"baseline"}, "compare": {""}}),
         ({"resources": {"workers": 1, "processes": 2}}, {}),
     ],
 )

@@ -324,3 +324,21 @@ def test_largefov_is_two_hidden_layers_and_a_classifier(tiny_params: Params, nor
     x = F.conv2d(x, point.weight, point.bias).div(scale).relu()
     expected = F.conv2d(x, classifier.weight, classifier.bias)
     torch.testing.assert_close(network(images), expected)
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("count", [1, 2])
+def test_bf16_is_finite(tiny_params: Params, net: str, count: int) -> None:
+    task = SegmentationTask(network_of(tiny_params, net, backbone_of(CNNS[0], 16))).train()
+    batch = {
+        "image": torch.rand(count, 3, 64, 64),
+        "masks": torch.zeros(count, 1, 64, 64, dtype=torch.uint8),
+        "key": torch.arange(count),
+    }
+    set_keys(task, batch["key"])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = task.losses(batch, None).total  # type: ignore[arg-type]
+    assert loss.dtype == torch.float32
+    assert loss.isfinite()
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in task.parameters() if p.grad is not None)

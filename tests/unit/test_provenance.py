@@ -65,7 +65,7 @@ def test_every_stage_without_a_network_is_checked() -> None:
 
 def test_names_in_registries_count() -> None:
     """Data sources are imported by names that stand in strings."""
-    sources = {"wsss.data.scenes", "wsss.data.voc", "wsss.data.folder"}
+    sources = {"wsss.data.scenes", "wsss.data.voc", "wsss.data.folder", "wsss.data.coco"}
     assert sources <= set(stage_modules("manifest", "baseline"))
     assert sources.isdisjoint(stage_modules("cam", "baseline"))
 
@@ -81,7 +81,7 @@ def test_a_method_is_part_of_the_stages_that_run_it(method: str) -> None:
 
 
 def test_evaluation_is_no_part_of_what_it_evaluates() -> None:
-    for stage in ALL - {"evaluate", "evaluate_cam", "evaluate_walk"}:
+    for stage in ALL - {"evaluate", "evaluate_boxes", "evaluate_cam", "evaluate_walk"}:
         modules = stage_modules(stage, "baseline")
         assert not [m for m in modules if m.startswith("wsss.metrics")], stage
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from wsss.artifacts import Entry
+from wsss.artifacts import ArrayStore, ArrayStoreWriter, Entry
 from wsss.data.images import IGNORE
 from wsss.data.manifest import Item
 from wsss.data.training import SoftLabels
 from wsss.data.transforms import Crop, apply_crop, crop_scores
 from wsss.refine.crf import CrfParams
-from wsss.stages.pseudo import pseudo_mask
 from wsss.stages.refining import Job
 from wsss.stages.seeds import label_seeds
+from wsss.stages.segment import without_unsure
 from wsss.stages.soft import normalised, soft_scores, soft_seeds
 
 PARAMS = CrfParams(3, 3, 3, 50, 5, 10)
@@ -69,15 +71,13 @@ def test_images_without_tags_are_certainly_background() -> None:
 
 
 def test_unsure_pixels_are_ignored() -> None:
-    # Shares of the best score: 0.75 on the left, 0.6 on the right.
-    scores = job([0, 7], np.stack([halves(0.6, 0.2), halves(0.2, 0.3)]))
-    (every,) = pseudo_mask(scores, None, 0.0, None)
-    assert set(np.unique(every)) == {0, 7}
-    (sure,) = pseudo_mask(scores, None, 0.7, None)
+    mask = np.zeros(SIZE, np.uint8)
+    mask[:, 16:] = 7
+    sure = without_unsure(mask, np.stack([halves(0.75, 0.4), halves(0.25, 0.6)]), 0.7)
+    assert sure.dtype == np.uint8
     assert (sure[:, :12] == 0).all()
     assert (sure[:, 20:] == IGNORE).all()
-    (blank,) = pseudo_mask(job([0, 7], np.zeros((2, 6, 8))), None, 0.7, None)
-    assert (blank == IGNORE).all()
+    np.testing.assert_array_equal(without_unsure(mask, np.full((1, 2, 2), 0.5), 0.5), mask)
 
 
 @given(
@@ -112,11 +112,11 @@ def test_a_linear_ramp_stays_linear(flip: bool) -> None:
     np.testing.assert_allclose(got[3], expected[::-1] if flip else expected, atol=1e-5)
 
 
-def test_a_sample_is_dense_and_zero_outside_the_image() -> None:
-    maps = np.stack([halves(0.25, 0.75), halves(0.75, 0.25)]).astype(np.float16)
-    soft = SoftLabels(lambda _: (maps, [0, 3]), 5, 4)
-    crop = Crop(24, 32, -8, 0, 32, False)
-    dense = soft.crop(Item("a", "", None, (), ()), crop)
+def test_a_sample_is_dense_and_zero_outside_the_image(tmp_path: Path) -> None:
+    with ArrayStoreWriter(tmp_path / "scores.zip") as writer:
+        writer.add("a", np.stack([halves(0.25, 0.75), halves(0.75, 0.25)]), [0, 3], SIZE)
+    soft = SoftLabels(ArrayStore(tmp_path / "scores.zip"), 5, 4)
+    dense = soft.crop(Item("a", "", None, (), ()), Crop(24, 32, -8, 0, 32, False))
     assert dense.shape == (5, 8, 8)
     assert dense.dtype == np.float16
     np.testing.assert_array_equal(dense[:, :2], 0)

@@ -176,16 +176,18 @@ def classify_input(wildcards):
 
 
 def segment_input(wildcards):
-    """Pseudo masks or their probabilities, or published weights that stand in for the training;
-    the upper bound reads ground truth, which is part of the data set."""
+    """Pseudo masks, their probabilities or both, or published weights that stand in for the
+    training; the upper bound reads ground truth, which is part of the data set."""
+    variant = variant_of(wildcards)
     imported = imported_file(wildcards, "segment")
     if imported:
         return imported
-    variant = variant_of(wildcards)
     if variant.road == "supervised":
         return []
-    name = "scores" if variant.segment.labels == "soft" else "masks"
-    return made("pseudo", f"{name}.zip")(wildcards)
+    soft = variant.segment.labels == "soft"
+    names = {"masks": not soft, "scores": soft or variant.segment.ignore_below > 0}
+    files = [f"{name}.zip" for name, needed in names.items() if needed]
+    return made("pseudo", *files)(wildcards)
 
 
 def predict_input(wildcards):

@@ -10,9 +10,9 @@ rule manifest:
         f"{ROOT}/logs/manifest.log",
     conda:
         "../../envs/wsss.yaml"
+    threads: pool_threads if BASE.data.source == "coco" else 1
     params:
         config=keys("manifest"),
         code=code("manifest"),
-    threads: pool_threads if BASE.data.source == "coco" else 1
     shell:
         f"wsss manifest --params {RESOLVED} --log {{log}}"

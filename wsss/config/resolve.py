@@ -6,10 +6,10 @@ import difflib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from wsss.config.schema import Config
@@ -19,6 +19,7 @@ from wsss.errors import UserError
 VARIANTS = "variants"
 # What a variant has in common with its upper bound.
 _TWIN_KEYS = ("backbone", "segment")
+Part = TypeVar("Part", bound=BaseModel)
 
 
 def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,6 +93,16 @@ def validate(raw: Mapping[str, Any], where: str) -> Config:
         first = _explain(details[0])
         more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
         raise UserError(f"{where}: {first}{more}") from error
+
+
+def validate_section(model: type[Part], name: str, raw: Any, where: str) -> Part:
+    """Check one section by itself, ``name`` its key; otherwise as :func:`validate`."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        details = [{**detail, "loc": (name, *detail["loc"])} for detail in error.errors()]
+        details.sort(key=lambda detail: detail["type"] == "missing")
+        raise UserError(f"{where}: {_explain(cast(ErrorDetails, details[0]))}") from error
 
 
 class Params:

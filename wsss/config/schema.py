@@ -300,7 +300,6 @@ class Pseudo(Section):
 
     crf: bool
     crf_params: Crf
-    ignore_below: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
 
 
 class Rates(Section):
@@ -318,6 +317,7 @@ class Segment(Training):
     loss: Literal["ce", "balanced"]
     labels: Literal["hard", "soft"]
     label_stride: Count
+    ignore_below: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
     msc: Scales | None
     norm: bool
     width: Count
@@ -342,6 +342,8 @@ class Evaluate(Section):
 
     bins: Annotated[int, Field(ge=2)]
     boundary_tolerance: Positive
+    boxes: bool
+    box_min_area: Fraction
 
 
 class Config(Section):
@@ -370,12 +372,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
-        thresholds = {
-            "cam.threshold": self.cam.threshold,
-            "walk.background_threshold": self.walk.background_threshold
-            if self.walk.background == "threshold"
-            else 0.0,
-        }
+        thresholds = {"cam.threshold": self.cam.threshold}
+        if self.walk.background == "threshold":
+            thresholds["walk.background_threshold"] = self.walk.background_threshold
         for key, value in thresholds.items():
             if value == "tune" and self.data.splits.tune is None:
                 raise ValueError(f"{key} is 'tune' but data.splits.tune is null: name a list")
@@ -385,11 +384,6 @@ class Config(Section):
                     f"{name}.freeze_levels is {getattr(self, name).freeze_levels} but "
                     "backbone.weights is 'random': frozen layers would stay random"
                 )
-        if self.pseudo.ignore_below and self.refine.method == "none":
-            raise ValueError(
-                f"pseudo.ignore_below is {self.pseudo.ignore_below} but refine.method is 'none': "
-                "seeds have no scores to compare with it"
-            )
         for name, radius in (("affinity", self.affinity.radius), ("irnet", self.irnet.radius)):
             if self.walk.radius > radius:
                 raise ValueError(

@@ -98,14 +98,21 @@ STAGES: dict[str, tuple[str, ...]] = {
         "compute",
     ),
     "crf": ("crf",),
-    "evaluate_cam": ("cam.threshold", "evaluate", *_ORIGIN),
+    "evaluate_cam": (
+        "cam.threshold",
+        "evaluate.bins",
+        "evaluate.boundary_tolerance",
+        *_ORIGIN,
+    ),
     "evaluate_walk": (
         "walk.background",
         "walk.background_threshold",
-        "evaluate",
+        "evaluate.bins",
+        "evaluate.boundary_tolerance",
         *_ORIGIN,
     ),
-    "evaluate": ("evaluate", *_ORIGIN),
+    "evaluate_boxes": ("evaluate.bins", "evaluate.box_min_area", *_ORIGIN),
+    "evaluate": ("evaluate.boundary_tolerance", *_ORIGIN),
     "compare": (),
 }
 # The module in wsss/stages that runs each stage.
@@ -115,6 +122,7 @@ MODULES: dict[str, str] = {
     "seeds_confident": "seeds",
     "evaluate_cam": "scoring",
     "evaluate_walk": "scoring",
+    "evaluate_boxes": "boxes",
     "evaluate": "scoring",
     **{stage: stage for stage in STAGES if not stage.startswith(("seeds", "evaluate"))},
 }

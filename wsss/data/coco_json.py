@@ -104,7 +104,8 @@ def _shape(value: Any) -> tuple[np.ndarray, ...] | Runs:
     return tuple(np.asarray(polygon, dtype=np.float64) for polygon in value if len(polygon))
 
 
-def _runs(entry: Mapping[str, Any]) -> Runs:
+def runs_of(entry: Mapping[str, Any]) -> Runs:
+    """The runs of a parsed RLE object; KeyError, TypeError or ValueError if it is none."""
     height, width = entry["size"]
     counts = entry["counts"]
     packed = counts.encode() if isinstance(counts, str) else np.asarray(counts, dtype=np.int64)
@@ -134,7 +135,7 @@ def _compact(entry: dict[str, Any]) -> Any:
     """Turn a parsed JSON object into its record; what is none of ours stays as it is."""
     try:
         if "counts" in entry and "size" in entry:
-            return _runs(entry)
+            return runs_of(entry)
         if "image_id" in entry:
             return _annotated(entry)
         if "file_name" in entry:

@@ -11,13 +11,14 @@ Outlines are decoded by pycocotools, whose rasterisation is the one COCO is scor
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from wsss.artifacts import MaskStoreWriter, encode_mask, merge_stores, remove_tree
+from wsss.artifacts import MaskStoreWriter, encode_mask, merge_stores
 from wsss.data.coco_json import Region, Runs, sound_counts, sound_polygon
 from wsss.data.images import IGNORE
 from wsss.errors import UserError
@@ -107,7 +108,7 @@ def write_masks(path: Path, jobs: Sequence[Job], sources: Iterable[Path], proces
         if not part.is_file():
             _write_part(part, jobs[start : start + PART], processes)
     merge_stores(parts, path)
-    remove_tree(folder)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_part(path: Path, jobs: Sequence[Job], processes: int) -> None:

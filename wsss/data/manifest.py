@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from wsss.artifacts import load_json, save_csv, save_json
+from wsss.atomic import together
 from wsss.data import images
 from wsss.errors import UserError
 
@@ -128,8 +129,9 @@ class Manifest:
         for row in rows:
             if any(unwritable(cell) for cell in row.values()):
                 raise UserError(f"image {row['id']!r}: control characters in a name: rename it")
-        save_csv(Path(data_dir) / CSV_NAME, rows, COLUMNS)
-        save_json(Path(data_dir) / JSON_NAME, self._about())
+        with together():
+            save_csv(Path(data_dir) / CSV_NAME, rows, COLUMNS)
+            save_json(Path(data_dir) / JSON_NAME, self._about())
 
     def _about(self) -> dict[str, Any]:
         return {

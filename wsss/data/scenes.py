@@ -35,7 +35,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from wsss.artifacts import ZIP_EPOCH, atomic_path, json_bytes, voc_palette
+from wsss.artifacts import ZIP_EPOCH, json_bytes, voc_palette
+from wsss.atomic import atomic_path
 from wsss.data.images import IGNORE, MEMBER, FileError, decode_mask, exists, read_bytes
 from wsss.data.manifest import Item, Manifest
 from wsss.data.scan import Findings, Scan, check_roles, lists_of_roles, memberships, named_roles

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from wsss.artifacts import ArrayStore
 from wsss.config.schema import Training
 from wsss.data.manifest import Item, Manifest
 from wsss.data.transforms import (
@@ -32,22 +33,22 @@ Place = tuple[int, int]  # epoch, index
 
 
 class SoftLabels(NamedTuple):
-    """Probabilities to train on beside or in place of masks.
+    """Probabilities to train on in place of masks.
 
-    ``read`` returns an image's (K, h, w) probabilities and the ids 0..C of its classes;
-    ``classes`` is C + 1; a crop of S pixels gets ceil(S / ``stride``) cells a side.
+    ``store`` holds (K, h, w) probabilities of the classes with ids 0..C; ``classes`` is C + 1; a
+    crop of S pixels gets ceil(S / ``stride``) cells a side.
     """
 
-    read: Callable[[Item], tuple[np.ndarray, Sequence[int]]]
+    store: ArrayStore
     classes: int
     stride: int
 
     def crop(self, item: Item, crop: Crop) -> np.ndarray:
         """Return (C + 1, cells, cells) float16 that sum to 1, or to 0 outside the image."""
-        maps, ids = self.read(item)
+        entry = self.store.get(item.id)
         cells = -(-crop.size // self.stride)
         dense = np.zeros((self.classes, cells, cells), np.float16)
-        dense[list(ids)] = crop_scores(maps, crop, cells)
+        dense[entry.classes] = crop_scores(entry.array, crop, cells)
         return dense
 
 

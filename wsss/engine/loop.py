@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -16,7 +17,6 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from wsss.artifacts import remove_tree
 from wsss.config.schema import Compute, Training
 from wsss.data.training import Batch, CropDataset, EpochBatches, collate, finish_images
 from wsss.engine.device import autocast, pick_device, place
@@ -24,11 +24,13 @@ from wsss.engine.optim import build_optimizer, lr_factor, schedule_fraction, set
 from wsss.engine.state import load_state, save_state
 from wsss.engine.task import Losses, Progress, Task
 from wsss.errors import UserError
+from wsss.interrupt import deferred, leave_to_parent, pending
 from wsss.models.dropout import set_keys
 
 log = logging.getLogger(__name__)
 
 LOG_EVERY = 10
+STATE = "state.safetensors"
 
 
 @dataclass
@@ -50,6 +52,7 @@ class Fit:
     stop_after: int | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     images_per_second: float = 0.0
+    continued_at: int = 0
 
 
 class NonFiniteLossError(UserError):
@@ -59,28 +62,38 @@ class NonFiniteLossError(UserError):
 class _Curve:
     """Collects losses on the device and moves them to the host only every few steps.
 
-    Reading a loss each step would make the host wait for the device.
+    Reading a loss each step would make the host wait for the device. ``read`` holds the values
+    since the last flush that a saved state brought here.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, read: list[dict[str, float]]) -> None:
+        self.read = list(read)
         self.pending: list[tuple[int, list[str], dict[str, Tensor]]] = []
 
     def add(self, step: int, ids: list[str], terms: dict[str, Tensor]) -> None:
         self.pending.append((step, ids, {name: value.detach() for name, value in terms.items()}))
 
-    def flush(self) -> dict[str, float]:
-        """Return the mean of each term since the last flush, or stop at the first bad loss."""
-        sums: dict[str, list[float]] = defaultdict(list)
+    def values(self) -> list[dict[str, float]]:
+        """Return the terms of each step since the last flush, or stop at the first bad loss."""
         for step, ids, terms in self.pending:
-            for name, value in terms.items():
-                number = float(value)
-                if not torch.isfinite(torch.tensor(number)):
+            numbers = {name: float(value) for name, value in terms.items()}
+            for name, number in numbers.items():
+                if not math.isfinite(number):
                     raise NonFiniteLossError(
                         f"loss term {name!r} is {number} at step {step}, images "
                         f"{', '.join(ids)}: lower the learning rate, set clip, or look at them"
                     )
-                sums[name].append(number)
+            self.read.append(numbers)
         self.pending.clear()
+        return self.read
+
+    def flush(self) -> dict[str, float]:
+        """Return the mean of each term since the last flush."""
+        sums: dict[str, list[float]] = defaultdict(list)
+        for numbers in self.values():
+            for name, number in numbers.items():
+                sums[name].append(number)
+        self.read = []
         return {name: sum(values) / len(values) for name, values in sums.items()}
 
 
@@ -93,6 +106,7 @@ def fit(
     same result. ``how.rows`` holds the curves afterwards.
 
     Raises:
+        Interrupted: a signal asked to end; the state is saved after the running step.
         NonFiniteLossError: with the step and the ids of the batch.
         UserError: gradient accumulation with a loss that couples the batch.
     """
@@ -116,13 +130,14 @@ def fit(
             use_buffers=True,
         )
         modules["ema"] = ema
-    path = how.state / "state.safetensors"
-    start = 0
-    if path.exists():
+    curve = _Curve([])
+    if (path := how.state / STATE).exists():
         meta = load_state(path, modules, optimizer)
-        start, how.rows = meta["step"], meta["rows"]
-        log.info("continuing at step %d", start)
-    _run(task, dataset, EpochBatches(orders, config.epochs, start), how, device, optimizer, modules)
+        how.continued_at, how.rows, curve = meta["step"], meta["rows"], _Curve(meta["losses"])
+        log.info("continuing at step %d", how.continued_at)
+    batches = EpochBatches(orders, config.epochs, how.continued_at)
+    with deferred():
+        _run(task, dataset, batches, how, device, optimizer, modules, curve)
     kept = ema.module if ema is not None else task
     return kept.eval()
 
@@ -135,6 +150,7 @@ def _run(
     device: torch.device,
     optimizer: torch.optim.Optimizer,
     modules: dict[str, nn.Module],
+    curve: _Curve,
 ) -> None:
     config = how.training
     total = batches.per_epoch * config.epochs
@@ -144,8 +160,9 @@ def _run(
         num_workers=how.workers,
         collate_fn=collate,
         pin_memory=device.type == "cuda",
+        worker_init_fn=leave_to_parent,
     )
-    curve, saved, began, seen = _Curve(), time.monotonic(), time.monotonic(), 0
+    saved, began, seen = time.monotonic(), time.monotonic(), 0
     task.train()
     steps = tqdm(loader, total=total, initial=batches.start, desc="train", disable=None)
     for step, batch in enumerate(steps, batches.start):
@@ -168,14 +185,14 @@ def _run(
             how.rows.append({"step": done, "epoch": progress.epoch, "lr": lr, **means})
             log.info("step %d/%d %s", done, total, _describe(means))
             steps.set_postfix_str(_describe(means))
-            if time.monotonic() - saved > how.checkpoint_seconds and done < total:
-                save_state(
-                    how.state / "state.safetensors",
-                    modules,
-                    optimizer,
-                    {"step": done, "rows": how.rows},
-                )
-                saved = time.monotonic()
+        stop = pending() is not None
+        if stop or (time.monotonic() - saved > how.checkpoint_seconds and done < total):
+            meta = {"step": done, "rows": how.rows, "losses": curve.values()}
+            save_state(how.state / STATE, modules, optimizer, meta)
+            saved = time.monotonic()
+        if stop:
+            log.info("state saved at step %d of %d", done, total)
+            break
     how.images_per_second = seen / max(time.monotonic() - began, 1e-9)
 
 
@@ -230,11 +247,6 @@ def to_device(batch: Batch, device: torch.device, compute: Compute) -> Batch:
                 value = value.contiguous(memory_format=torch.channels_last)
         moved[name] = value
     return moved
-
-
-def clear_state(state: Path) -> None:
-    """Forget the resumable state once the result is safe on disk."""
-    remove_tree(state)
 
 
 def _describe(means: dict[str, float]) -> str:

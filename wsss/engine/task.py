@@ -43,7 +43,8 @@ class Task(nn.Module):
     Attributes:
         couples_batch: the loss of one image depends on the others, so that a batch cannot be
             split into micro-batches.
-        freeze_bn: keep batch normalisation in eval mode while training.
+        freeze_bn: keep the backbone's batch normalisation in eval mode while training. That of
+            new layers trains all the same: it has no statistics to keep.
     """
 
     couples_batch = False
@@ -90,7 +91,7 @@ class Task(nn.Module):
         """Set the mode, keeping frozen normalisation in eval mode."""
         super().train(mode)
         if mode and self.freeze_bn:
-            for module in self.modules():
+            for module in self.backbone.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from wsss.data.manifest import Item, Manifest
-from wsss.inference.scales import WINDOW
+from wsss.inference.progress import WINDOW
+from wsss.interrupt import leave_to_parent
 
 
 class ImageDataset(Dataset[np.ndarray]):
@@ -34,7 +35,11 @@ def windows(
 ) -> Iterator[tuple[list[Item], list[np.ndarray]]]:
     """Yield consecutive windows of items with their images, read ahead by ``workers``."""
     loader: DataLoader[Any] = DataLoader(
-        ImageDataset(manifest, items), batch_size=None, num_workers=workers, collate_fn=_as_is
+        ImageDataset(manifest, items),
+        batch_size=None,
+        num_workers=workers,
+        collate_fn=_as_is,
+        worker_init_fn=leave_to_parent,
     )
     held: list[Item] = []
     images: list[np.ndarray] = []

@@ -8,9 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Images are batched by size inside windows of this many. Shards are cut at multiples of it, so
-# that every image meets the same batch, and its result the same bytes, however many shards run.
-WINDOW = 64
+from wsss.inference.progress import WINDOW
 
 
 def aligned(length: int, scale: float, multiple: int) -> int:

@@ -34,9 +34,10 @@ class LargeFov(nn.Module):
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        wide = nn.Conv2d(backbone.channels[-1], width, 3, padding=dilation, dilation=dilation)
+        channels, bias = backbone.channels[-1], not norm
+        wide = nn.Conv2d(channels, width, 3, padding=dilation, dilation=dilation, bias=bias)
         layers: list[nn.Module] = []
-        for layer in (wide, nn.Conv2d(width, width, 1)):
+        for layer in (wide, nn.Conv2d(width, width, 1, bias=bias)):
             normed = [nn.BatchNorm2d(width)] if norm else []
             layers += [layer, *normed, nn.ReLU(), KeyedDropout(dropout)]
         self.head = nn.Sequential(*layers, nn.Conv2d(width, num_classes, 1))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from wsss.artifacts import Entry
@@ -10,13 +12,18 @@ from wsss.stages.refining import Job
 from wsss.stages.threshold import operating_point
 
 
-def background_threshold(context: Context) -> float | None:
-    """Return the score of the background, configured or tuned; None where it has walked, too."""
+def background_threshold(context: Context) -> tuple[float | None, list[Path]]:
+    """Return the score of the background and the artifacts that it comes from.
+
+    It is configured or tuned, and None where the background has walked, too.
+    """
     walk = context.config.walk
     if walk.background == "alpha":
-        return None
+        return None, []
     tuned = context.paths.metrics("walk_tune").with_suffix(".json")
-    return operating_point(walk.background_threshold, tuned, context.manifest.data_hash)[0]
+    configured = walk.background_threshold
+    threshold, source = operating_point(configured, tuned, context.manifest.data_hash)
+    return threshold, [tuned] if source == "tune" else []
 
 
 def add_background(job: Job, threshold: float | None) -> Job:

@@ -11,6 +11,7 @@ from wsss.context import Context
 from wsss.engine.device import autocast, pick_device, place
 from wsss.inference.cam import multi_scale_cam
 from wsss.inference.images import batches_by_size, windows
+from wsss.inference.progress import resumable
 from wsss.inference.scales import grid_of, shard_bounds
 from wsss.stages.networks import build_method, load_trained
 
@@ -20,13 +21,14 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
     """Write the CAMs of one shard; which classes are present comes from the tags."""
     config, manifest = context.config, context.manifest
     method = build_method(config, manifest.num_classes, False)
-    load_trained(method, context.paths.weights("classify"))
+    weights = context.paths.weights("classify")
+    load_trained(method, weights)
     device = pick_device(config.compute)
     place(method, config.compute, device)
     items = manifest.union("train", "seed", "tune")
     start, stop = shard_bounds(len(items), shard, shards)
-    with context.recording(out), ArrayStoreWriter(out) as store:
-        for held, images in windows(manifest, items[start:stop], config.resources.workers, "cam"):
+    with resumable(context, {out: ArrayStoreWriter}, items[start:stop], [weights]) as job:
+        for held, images in windows(manifest, job.todo, config.resources.workers, "cam"):
             results = {}
             for indices, batch in batches_by_size(images, config.cam.batch):
                 size = (batch.shape[2], batch.shape[3])
@@ -43,4 +45,4 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
                     present = manifest.present(held[index])
                     results[index] = (cam[present].half().numpy(), present, size)
             for index, item in enumerate(held):
-                store.add(item.id, *results[index])
+                job.add(item.id, results[index])

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wsss.artifacts import atomic_path, load_json, save_csv
+from wsss.artifacts import load_json, save_csv
+from wsss.atomic import atomic_path
 from wsss.config.slices import STAGES
 from wsss.errors import UserError
 from wsss.paths import Paths

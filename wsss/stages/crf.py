@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss.artifacts import ArrayStore
 from wsss.context import Context
 from wsss.refine.crf import CrfParams, crf_probabilities
 from wsss.refine.resize import resize_bilinear
-from wsss.stages.refining import Job, crf_params, jobs, take_shard, write_maps
+from wsss.stages.refining import Job, crf_params, take_shard, write_maps
 
 
 def scores_of(job: Job, params: CrfParams | None) -> np.ndarray:
@@ -32,9 +31,6 @@ def run(context: Context, out: Path, shard: tuple[int, int] = (0, 1)) -> None:
     """Write the final masks of the predicted images."""
     config, manifest = context.config, context.manifest
     items = take_shard(manifest.role("val" if config.data.splits.val else "train"), shard)
-    store = ArrayStore(context.paths.store("predict", "scores"))
     params = crf_params(config.crf) if config.crf.iterations else None
     function = partial(refine, params=params)
-    with context.recording(out):
-        work = jobs(manifest, items, store)
-        write_maps(function, work, len(items), [out], config.resources.processes, "crf")
+    write_maps(context, function, items, context.paths.store("predict", "scores"), [out])

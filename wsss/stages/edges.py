@@ -11,6 +11,7 @@ from wsss.artifacts import ArrayStoreWriter
 from wsss.context import Context
 from wsss.engine.device import autocast, pick_device, place
 from wsss.inference.images import batches_by_size, windows
+from wsss.inference.progress import resumable
 from wsss.inference.scales import aligned, shard_bounds
 from wsss.stages.irnet import IrNetTask
 from wsss.stages.networks import build_irnet, load_trained
@@ -26,13 +27,14 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
     config, manifest = context.config, context.manifest
     device = pick_device(config.compute)
     task = IrNetTask(build_irnet(config, False), config.irnet.radius)
-    load_trained(task, context.paths.weights("irnet"))
+    weights = context.paths.weights("irnet")
+    load_trained(task, weights)
     place(task, config.compute, device)
     network = task.network
     items = manifest.union("train", "seed", "tune")
     start, stop = shard_bounds(len(items), shard, shards)
-    with context.recording(out), ArrayStoreWriter(out) as writer:
-        for held, images in windows(manifest, items[start:stop], config.resources.workers, "edges"):
+    with resumable(context, {out: ArrayStoreWriter}, items[start:stop], [weights]) as job:
+        for held, images in windows(manifest, job.todo, config.resources.workers, "edges"):
             results = {}
             for indices, batch in batches_by_size(images, config.walk.batch):
                 multiple = max(network.stride, config.irnet.output_stride)
@@ -47,4 +49,4 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
                 for index, edge in zip(indices, edges.cpu().numpy(), strict=True):
                     results[index] = edge
             for index, item in enumerate(held):
-                writer.add(item.id, results[index], [0], images[index].shape[:2])
+                job.add(item.id, (results[index], [0], images[index].shape[:2]))

@@ -18,13 +18,14 @@ class Evaluation(NamedTuple):
     stage: str
     store: str
     role: Literal["seed", "tune", "val"]
-    kind: Literal["cams", "walk", "scores", "masks"]
+    kind: Literal["cams", "walk", "scores", "masks", "boxes"]
     tags: bool
 
 
 EVALUATIONS = {
     "cam": Evaluation("cam", "maps", "seed", "cams", True),
     "cam_tune": Evaluation("cam", "maps", "tune", "cams", True),
+    "boxes": Evaluation("cam", "maps", "seed", "boxes", True),
     "crf": Evaluation("seeds", "crf", "seed", "masks", True),
     "walk": Evaluation("walk", "scores", "seed", "walk", True),
     "walk_tune": Evaluation("walk", "scores", "tune", "walk", True),
@@ -37,7 +38,8 @@ EVALUATIONS = {
 
 def stage_of(what: str) -> str:
     """Return the stage name (its parameters and code) of an evaluation."""
-    return {"cams": "evaluate_cam", "walk": "evaluate_walk"}.get(EVALUATIONS[what].kind, "evaluate")
+    kinds = {"cams": "evaluate_cam", "walk": "evaluate_walk", "boxes": "evaluate_boxes"}
+    return kinds.get(EVALUATIONS[what].kind, "evaluate")
 
 
 def tuned_by(what: str, config: Config) -> str | None:
@@ -63,12 +65,23 @@ def wanted(config: Config) -> list[str]:
     if config.segment.checkpoint is not None and config.road != "single-stage":
         # Nothing before an imported segmentation network is made.
         return ["single", "multi", "final"] if config.data.splits.val is not None else []
+    boxes = ["boxes"] if config.evaluate.boxes and config.data.splits.tune is not None else []
     refined = [] if config.refine.method == "none" else ["walk"]
     if refined and config.walk.background == "threshold":
         refined.insert(0, "walk_tune")
     made = {
-        "two-stage": ["cam", "cam_tune", "crf", *refined, "pseudo", "single", "multi", "final"],
-        "single-stage": ["cam", "cam_tune", "crf", "single", "multi", "final"],
+        "two-stage": [
+            "cam",
+            "cam_tune",
+            *boxes,
+            "crf",
+            *refined,
+            "pseudo",
+            "single",
+            "multi",
+            "final",
+        ],
+        "single-stage": ["cam", "cam_tune", *boxes, "crf", "single", "multi", "final"],
         "supervised": ["single", "multi", "final"],
     }[config.road]
     splits = config.data.splits

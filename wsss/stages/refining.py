@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,9 @@ from tqdm import tqdm
 
 from wsss.artifacts import ArrayStore, Entry, MaskStoreWriter
 from wsss.config.schema import Crf
+from wsss.context import Context
 from wsss.data.manifest import Item, Manifest
+from wsss.inference.progress import resumable
 from wsss.parallel import ordered_map
 from wsss.refine.crf import CrfParams
 
@@ -47,25 +49,25 @@ def jobs(manifest: Manifest, items: Sequence[Item], store: ArrayStore) -> Iterat
 
 
 def write_maps(
+    context: Context,
     function: Callable[[Job], Sequence[np.ndarray]],
-    work: Iterator[tuple[str, Job]],
-    total: int,
+    items: Sequence[Item],
+    maps: Path,
     outs: Sequence[Path],
-    processes: int,
-    title: str,
+    inputs: Sequence[Path] = (),
 ) -> None:
-    """Run ``function`` over all jobs; its n-th mask of each image goes to the n-th store."""
-    writers = [MaskStoreWriter(out) for out in outs]
-    with _all(writers):
-        results = ordered_map(function, work, processes)
-        for identifier, masks in tqdm(results, total=total, desc=title, disable=None):
-            for writer, mask in zip(writers, masks, strict=True):
-                writer.add(identifier, mask)
+    """Run ``function`` over all images; its n-th mask of each goes to the n-th store.
 
-
-def _all(writers: Sequence[MaskStoreWriter]) -> ExitStack[bool | None]:
-    """Enter all stores, so that they appear together or not at all."""
-    with ExitStack() as stack:
-        for writer in writers:
-            stack.enter_context(writer)
-        return stack.pop_all()
+    Args:
+        maps: store of the maps that the jobs hold.
+        inputs: further artifacts that the result depends on.
+    """
+    store = ArrayStore(maps)
+    processes = context.config.resources.processes
+    with resumable(context, dict.fromkeys(outs, MaskStoreWriter), items, [maps, *inputs]) as job:
+        work = jobs(context.manifest, job.todo, store)
+        # Closed at once on an error, so that no worker goes on for nothing.
+        with closing(ordered_map(function, work, processes)) as results:
+            bar = tqdm(results, total=len(job.todo), desc=context.stage, disable=None)
+            for identifier, masks in bar:
+                job.add(identifier, *((mask,) for mask in masks))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wsss.artifacts import weights_meta
+from wsss.atomic import together
 from wsss.context import Context
 from wsss.stages import evaluate
 from wsss.stages.evaluations import EVALUATIONS, Evaluation, imported_stages
@@ -32,7 +33,7 @@ def run(context: Context, what: str) -> None:
     )
     processes = config.resources.processes
     tolerance = config.evaluate.boundary_tolerance
-    with context.recording(out):
+    with context.recording(out), together():
         kind = evaluation.kind
         if kind == "walk":
             kind = "cams" if config.walk.background == "threshold" else "scores"

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss.artifacts import ArrayStore
 from wsss.context import Context
 from wsss.data.images import IGNORE
 from wsss.refine.crf import (
@@ -19,7 +18,7 @@ from wsss.refine.crf import (
     threshold_labels,
 )
 from wsss.refine.resize import resize_bilinear
-from wsss.stages.refining import Job, crf_params, jobs, take_shard, write_maps
+from wsss.stages.refining import Job, crf_params, take_shard, write_maps
 from wsss.stages.threshold import operating_point
 
 
@@ -73,9 +72,8 @@ def confident_seeds(
 
 def run_confident(context: Context, out: Path, shard: tuple[int, int] = (0, 1)) -> None:
     """Write the confident seeds of the training images; classes come from the tags."""
-    config, manifest = context.config, context.manifest
-    items = take_shard(manifest.union("train", "seed"), shard)
-    store = ArrayStore(context.paths.store("cam", "maps"))
+    config = context.config
+    items = take_shard(context.manifest.union("train", "seed"), shard)
     function = partial(
         confident_seeds,
         foreground=config.seeds.confident_fg,
@@ -83,30 +81,22 @@ def run_confident(context: Context, out: Path, shard: tuple[int, int] = (0, 1)) 
         confidence=config.seeds.label_confidence,
         params=crf_params(config.seeds.label_crf),
     )
-    with context.recording(out):
-        work = jobs(manifest, items, store)
-        processes = config.resources.processes
-        write_maps(function, work, len(items), [out], processes, "confident seeds")
+    write_maps(context, function, items, context.paths.store("cam", "maps"), [out])
 
 
 def run_alpha(context: Context, low: Path, high: Path, shard: tuple[int, int] = (0, 1)) -> None:
     """Write both alpha seeds of the training images; classes come from the tags."""
-    config, manifest = context.config, context.manifest
-    items = take_shard(manifest.union("train", "seed"), shard)
-    store = ArrayStore(context.paths.store("cam", "maps"))
+    config = context.config
+    items = take_shard(context.manifest.union("train", "seed"), shard)
     alphas = (config.seeds.alpha_low, config.seeds.alpha_high)
     function = partial(alpha_seeds, alphas=alphas, params=crf_params(config.seeds.alpha_crf))
-    with context.recording(low):
-        work = jobs(manifest, items, store)
-        processes = config.resources.processes
-        write_maps(function, work, len(items), [low, high], processes, "alpha seeds")
+    write_maps(context, function, items, context.paths.store("cam", "maps"), [low, high])
 
 
 def run_label(context: Context, out: Path, shard: tuple[int, int] = (0, 1)) -> None:
     """Write the label-CRF masks of the training images; classes come from the tags."""
     config, manifest = context.config, context.manifest
     items = take_shard(manifest.union("train", "seed"), shard)
-    store = ArrayStore(context.paths.store("cam", "maps"))
     tuned = context.paths.metrics("cam_tune").with_suffix(".json")
     threshold, _ = operating_point(config.cam.threshold, tuned, manifest.data_hash)
     function = partial(
@@ -115,6 +105,5 @@ def run_label(context: Context, out: Path, shard: tuple[int, int] = (0, 1)) -> N
         confidence=config.seeds.label_confidence,
         params=crf_params(config.seeds.label_crf),
     )
-    with context.recording(out):
-        work = jobs(manifest, items, store)
-        write_maps(function, work, len(items), [out], config.resources.processes, "label seeds")
+    inputs = [tuned] if config.cam.threshold == "tune" else []
+    write_maps(context, function, items, context.paths.store("cam", "maps"), [out], inputs)

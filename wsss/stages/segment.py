@@ -15,11 +15,13 @@ from wsss.artifacts import ArrayStore, MaskStore
 from wsss.context import Context
 from wsss.data.manifest import Item
 from wsss.data.training import Batch, CropDataset, ReadMasks, SoftLabels, shuffled_batches
+from wsss.data.transforms import IGNORE
 from wsss.engine.task import Losses, Progress, Task
 from wsss.errors import UserError
 from wsss.losses.segmentation import hard_sizes, hard_sums, mean_of_groups, soft_sizes, soft_sums
 from wsss.models.pyramid import pyramid_logits
 from wsss.models.segmenters import Segmenter
+from wsss.refine.resize import resize_bilinear
 from wsss.stages.importing import import_weights
 from wsss.stages.networks import build_segmenter
 from wsss.stages.training import padding, train
@@ -100,24 +102,27 @@ def _supervision(context: Context) -> Supervision:
                 f"{len(items)} have none, such as {bare[0]!r}"
             )
         return Supervision(items, lambda item: [manifest.read_mask(item)], None, [])
+    hard, probable = (context.paths.store("pseudo", name) for name in ("masks", "scores"))
     if config.segment.labels == "soft":
-        path = context.paths.store("pseudo", "scores")
-        scores = ArrayStore(path)
+        classes, stride = manifest.num_classes + 1, config.segment.label_stride
+        soft = SoftLabels(ArrayStore(probable), classes, stride)
+        return Supervision(items, None, soft, [probable])
+    masks, least = MaskStore(hard), config.segment.ignore_below
+    if not least:
+        return Supervision(items, lambda item: [masks.get(item.id)], None, [hard])
+    scores = ArrayStore(probable)
 
-        def read_scores(item: Item) -> tuple[np.ndarray, Sequence[int]]:
-            entry = scores.get(item.id)
-            return entry.array, entry.classes
+    def read_sure(item: Item) -> Sequence[np.ndarray]:
+        return [without_unsure(masks.get(item.id), scores.get(item.id).array, least)]
 
-        stride = config.segment.label_stride
-        soft = SoftLabels(read_scores, manifest.num_classes + 1, stride)
-        return Supervision(items, None, soft, [path])
-    path = context.paths.store("pseudo", "masks")
-    masks = MaskStore(path)
+    return Supervision(items, read_sure, None, [hard, probable])
 
-    def read_pseudo(item: Item) -> Sequence[np.ndarray]:
-        return [masks.get(item.id)]
 
-    return Supervision(items, read_pseudo, None, [path])
+def without_unsure(mask: np.ndarray, probabilities: np.ndarray, least: float) -> np.ndarray:
+    """Return an (H, W) mask with 255 where the best of (K, h, w) probabilities, at the mask's
+    size, is below ``least``."""
+    best = resize_bilinear(probabilities.max(0)[None], (mask.shape[0], mask.shape[1]))[0]
+    return np.where(best < least, IGNORE, mask).astype(np.uint8)
 
 
 def run(context: Context) -> None:

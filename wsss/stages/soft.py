@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,7 @@ from tqdm import tqdm
 
 from wsss.artifacts import ArrayStore, ArrayStoreWriter
 from wsss.context import Context
+from wsss.inference.progress import resumable
 from wsss.parallel import ordered_map
 from wsss.refine.crf import CrfParams, crf_labels, threshold_labels
 from wsss.refine.resize import resize_bilinear
@@ -27,6 +29,14 @@ class Soft(NamedTuple):
     array: np.ndarray
     classes: list[int]
     size: tuple[int, int]
+
+
+class Source(NamedTuple):
+    """Stored maps, what makes probabilities of them, and further artifacts it depends on."""
+
+    store: ArrayStore
+    function: Callable[[Job], Soft]
+    tuned: list[Path]
 
 
 def normalised(scores: np.ndarray) -> np.ndarray:
@@ -69,30 +79,40 @@ def _grid(size: tuple[int, int], stride: int) -> tuple[int, int]:
 
 def run(context: Context, out: Path) -> None:
     """Write probabilities of background and present classes, as float16 at the label stride."""
-    config, manifest = context.config, context.manifest
+    items = context.manifest.union("train", "seed")
+    refined = context.config.refine.method != "none"
+    store, function, tuned = (_from_walk if refined else _from_seeds)(context)
+    with resumable(context, {out: ArrayStoreWriter}, items, [store.path, *tuned]) as progress:
+        work = jobs(context.manifest, progress.todo, store)
+        # Closed at once on an error, so that no worker goes on for nothing.
+        with closing(ordered_map(function, work, context.config.resources.processes)) as results:
+            bar = tqdm(results, total=len(progress.todo), desc="soft", disable=None)
+            for identifier, soft in bar:
+                progress.add(identifier, (soft.array, soft.classes, soft.size))
+
+
+def _from_seeds(context: Context) -> Source:
+    """Label CRF of the thresholded CAMs."""
+    config = context.config
+    report = context.paths.metrics("cam_tune").with_suffix(".json")
+    data_hash = context.manifest.data_hash
+    threshold, origin = operating_point(config.cam.threshold, report, data_hash)
+    function = partial(
+        soft_seeds,
+        threshold=threshold,
+        confidence=config.seeds.label_confidence,
+        params=crf_params(config.seeds.label_crf),
+        stride=config.segment.label_stride,
+    )
+    tuned = [report] if origin == "tune" else []
+    return Source(ArrayStore(context.paths.store("cam", "maps")), function, tuned)
+
+
+def _from_walk(context: Context) -> Source:
+    """Walked scores."""
+    config = context.config
+    params = crf_params(config.pseudo.crf_params) if config.pseudo.crf else None
+    threshold, tuned = background_threshold(context)
     stride = config.segment.label_stride
-    items = manifest.union("train", "seed")
-    if config.refine.method == "none":
-        store = ArrayStore(context.paths.store("cam", "maps"))
-        tuned = context.paths.metrics("cam_tune").with_suffix(".json")
-        threshold, _ = operating_point(config.cam.threshold, tuned, manifest.data_hash)
-        function = partial(
-            soft_seeds,
-            threshold=threshold,
-            confidence=config.seeds.label_confidence,
-            params=crf_params(config.seeds.label_crf),
-            stride=stride,
-        )
-    else:
-        store = ArrayStore(context.paths.store("walk", "scores"))
-        params = crf_params(config.pseudo.crf_params) if config.pseudo.crf else None
-        function = partial(
-            soft_scores, params=params, stride=stride, threshold=background_threshold(context)
-        )
-    with context.recording(out), ArrayStoreWriter(out) as writer:
-        work = jobs(manifest, items, store)
-        results: Iterator[tuple[str, Soft]] = ordered_map(
-            function, work, config.resources.processes
-        )
-        for identifier, soft in tqdm(results, total=len(items), desc="soft", disable=None):
-            writer.add(identifier, soft.array, soft.classes, soft.size)
+    function = partial(soft_scores, params=params, stride=stride, threshold=threshold)
+    return Source(ArrayStore(context.paths.store("walk", "scores")), function, tuned)

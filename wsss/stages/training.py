@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import nn
 
 from wsss.artifacts import save_csv, save_weights
+from wsss.atomic import together
 from wsss.config.schema import Training
 from wsss.context import Context
 from wsss.data.training import CropDataset
-from wsss.engine.loop import Fit, clear_state, fit
+from wsss.engine.loop import Fit, fit
 from wsss.engine.task import Task
+from wsss.jobstate import held, state_folder
 from wsss.models.backbones import Backbone
-
-
-def file_digest(paths: Sequence[Path]) -> str:
-    """Return a hash of the content of input artifacts."""
-    digest = hashlib.blake2b(digest_size=8)
-    for path in paths:
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, hashlib.blake2b).digest())
-    return digest.hexdigest()
 
 
 def padding(backbone: Backbone) -> list[int]:
@@ -43,12 +35,12 @@ def train(
     """Train ``task``; write its weights, curves and record; forget the resumable state.
 
     Args:
-        inputs: artifacts the result depends on beside the manifest; with the context's key they
-            name the resumable state.
+        inputs: artifacts the result depends on beside the manifest; with the context's key and
+            the images they name the resumable state.
         finish: called with the trained network before it is saved.
     """
     config, stage = context.config, context.stage
-    state = context.paths.state(stage, f"{context.key}-{file_digest(inputs)}")
+    state = state_folder(context, [item.id for item in dataset.items], inputs)
     how = Fit(
         training,
         config.compute,
@@ -58,14 +50,16 @@ def train(
         config.resources.checkpoint_seconds,
     )
     weights = context.paths.weights(stage)
-    with context.recording(weights) as facts:
+    with held(state), context.recording(weights) as facts:
         kept = fit(task, dataset, orders, how)
         if finish is not None:
             finish(kept)
-        save_curve(weights.with_name("curve.csv"), how)
-        save_trained(weights, kept, context)
+        with together():
+            save_curve(weights.with_name("curve.csv"), how)
+            save_trained(weights, kept, context)
         facts["images_per_second"] = round(how.images_per_second, 2)
-    clear_state(state)
+        if how.continued_at:
+            facts["continued_at"] = how.continued_at
 
 
 def save_curve(path: Path, how: Fit) -> None:

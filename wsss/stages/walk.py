@@ -16,6 +16,7 @@ from wsss.context import Context
 from wsss.data.manifest import Item
 from wsss.engine.device import autocast, pick_device, place
 from wsss.inference.images import batches_by_size, windows
+from wsss.inference.progress import resumable
 from wsss.inference.scales import aligned, shard_bounds
 from wsss.losses.affinity import affinity
 from wsss.refine.crf import alpha_scores
@@ -44,15 +45,19 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
     cams = ArrayStore(context.paths.store("cam", "maps"))
     items = manifest.union("train", "seed", "tune")
     start, stop = shard_bounds(len(items), shard, shards)
-    source = _from_features if config.refine.method == "affinitynet" else _from_edges
-    with context.recording(out), ArrayStoreWriter(out) as writer:
-        for item, affinities, edge in source(context, items[start:stop]):
+    features = config.refine.method == "affinitynet"
+    source = _from_features if features else _from_edges
+    paths = context.paths
+    learned = paths.weights("affinity") if features else paths.store("irnet", "edges")
+    inputs = [cams.path, learned]
+    with resumable(context, {out: ArrayStoreWriter}, items[start:stop], inputs) as job:
+        for item, affinities, edge in source(context, job.todo, learned):
             entry = cams.get(item.id)
             scores = walked(entry, affinities, edge, walk)
             classes = list(entry.classes)
             if walk.background == "alpha":
                 classes = [0, *(c + 1 for c in classes)]
-            writer.add(item.id, scores, classes, entry.size)
+            job.add(item.id, (scores, classes, entry.size))
 
 
 def walked(entry: Entry, affinities: Tensor, edge: Tensor | None, walk: Walk) -> np.ndarray:
@@ -85,12 +90,12 @@ def walked(entry: Entry, affinities: Tensor, edge: Tensor | None, walk: Walk) ->
 Source = Iterator[tuple[Item, Tensor, Tensor | None]]
 
 
-def _from_features(context: Context, items: list[Item]) -> Source:
+def _from_features(context: Context, items: list[Item], weights: Path) -> Source:
     """Yield each image's affinities by AffinityNet."""
     config, manifest, walk = context.config, context.manifest, context.config.walk
     device = pick_device(config.compute)
     task = AffinityTask(build_affinity(config, False), config.affinity.radius)
-    load_trained(task, context.paths.weights("affinity"))
+    load_trained(task, weights)
     place(task, config.compute, device)
     network, offsets = task.network, half_disc_offsets(walk.radius)
     for held, images in windows(manifest, items, config.resources.workers, "walk"):
@@ -108,11 +113,11 @@ def _from_features(context: Context, items: list[Item]) -> Source:
             yield item, results.pop(index), None
 
 
-def _from_edges(context: Context, items: list[Item]) -> Source:
+def _from_edges(context: Context, items: list[Item], edges: Path) -> Source:
     """Yield each image's affinities between the boundaries of IRNet."""
     offsets = half_disc_offsets(context.config.walk.radius)
     device = pick_device(context.config.compute)
-    store = ArrayStore(context.paths.store("irnet", "edges"))
+    store = ArrayStore(edges)
     for item in items:
         edge = torch.from_numpy(store.get(item.id).array[0].astype(np.float32)).to(device)
         yield item, boundary_affinity(edge[None], offsets)[0], edge
