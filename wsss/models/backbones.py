@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from wsss.config.schema import Backbone as BackboneConfig
 from wsss.errors import UserError
 from wsss.models.dropout import replace_dropout
+from wsss.models.norms import allow_single_values
 from wsss.models.transformers import create, is_transformer
 from wsss.models.weights import check_keys, load_initial
 
@@ -149,7 +150,7 @@ def build_backbone(config: BackboneConfig, output_stride: int, pretrained: bool)
     except (NotImplementedError, TypeError, AssertionError, KeyError) as error:
         raise UserError(
             f"backbone {config.name!r} cannot give features at output stride {output_stride}: "
-            f"{error or type(error).__name__}"
+            f"{str(error) or type(error).__name__}"
         ) from error
     except RuntimeError as error:
         if re.search("Unknown model|Invalid pretrained tag", str(error)):
@@ -157,7 +158,14 @@ def build_backbone(config: BackboneConfig, output_stride: int, pretrained: bool)
                 f"backbone.name {config.name!r} is not in timm ({error}): see timm.list_models()"
             ) from error
         raise
+    info: Any = network.feature_info
+    if info.reduction()[-1] != output_stride:
+        raise UserError(
+            f"backbone {config.name!r} has features at output stride {info.reduction()[-1]}, not "
+            f"at {output_stride}: change output_stride"
+        )
     replace_dropout(network)
+    allow_single_values(network)
     default: Any = timm.get_pretrained_cfg(config.name)
     return Backbone(network, tuple(mean or default.mean), tuple(std or default.std))
 
