@@ -17,8 +17,9 @@ from wsss.engine.optim import build_optimizer
 from wsss.errors import UserError
 from wsss.models.backbones import Backbone, build_backbone
 from wsss.models.deeplabv2 import DeepLabV2
-from wsss.models.deeplabv3plus import Aspp, DeepLabV3Plus, PooledBatchNorm, low_level
+from wsss.models.deeplabv3plus import Aspp, DeepLabV3Plus, low_level
 from wsss.models.dropout import set_keys
+from wsss.models.norms import allow_single_values
 from wsss.models.segmenters import SEGMENTERS, Segmenter
 from wsss.stages.networks import build_segmenter
 from wsss.stages.segment import SegmentationTask
@@ -140,17 +141,34 @@ def test_low_level_features_are_those_of_stride_4() -> None:
 
 
 def test_a_single_pooled_value_is_normalised_by_the_running_statistics() -> None:
-    norm = PooledBatchNorm(3)
-    twin = nn.BatchNorm2d(3)
-    norm.train(), twin.train()
+    norm, twin = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    allow_single_values(norm)
     many = torch.randn(2, 3, 4, 4)
     torch.testing.assert_close(norm(many), twin(many))
     one = torch.randn(1, 3, 1, 1)
     got = norm(one)
     torch.testing.assert_close(got, twin.eval()(one))
     torch.testing.assert_close(norm.running_mean, twin.running_mean)
+    assert norm.training
+    torch.testing.assert_close(norm(many), twin.train()(many))
+    assert not norm.eval()(one).isnan().any()
+    assert not norm.training
     with pytest.raises(ValueError, match="more than 1 value"):
-        twin.train()(one)
+        twin(one)
+
+
+def test_a_backbone_that_pools_takes_a_single_image() -> None:
+    """ResNeSt's split attention normalises pooled features."""
+    backbone = backbone_of("resnest14d", 16).train()
+    maps = backbone(torch.rand(1, 3, 32, 32))
+    maps[-1].sum().backward()
+    assert all(m.training for m in backbone.network.modules())
+
+
+def test_a_stride_that_a_network_cannot_have_is_an_error() -> None:
+    """Some networks take any number and round it without a word."""
+    with pytest.raises(UserError, match="output stride 8, not at 14"):
+        backbone_of(CNNS[0], 14)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from wsss.config.schema import Backbone as BackboneConfig
 from wsss.errors import UserError
 from wsss.models.dropout import replace_dropout
 from wsss.models.geometry import Geometry, set_geometry
+from wsss.models.norms import allow_single_values
 from wsss.models.transformers import create, is_transformer
 from wsss.models.weights import check_keys, load_initial
 
@@ -153,7 +154,7 @@ def build_backbone(
     except (NotImplementedError, TypeError, AssertionError, KeyError) as error:
         raise UserError(
             f"backbone {config.name!r} cannot give features at output stride {output_stride}: "
-            f"{error or type(error).__name__}"
+            f"{str(error) or type(error).__name__}"
         ) from error
     except RuntimeError as error:
         if re.search("Unknown model|Invalid pretrained tag", str(error)):
@@ -162,7 +163,14 @@ def build_backbone(
             ) from error
         raise
     set_geometry(network, geometry, config.name)
+    info: Any = network.feature_info
+    if info.reduction()[-1] != output_stride:
+        raise UserError(
+            f"backbone {config.name!r} has features at output stride {info.reduction()[-1]}, not "
+            f"at {output_stride}: change output_stride"
+        )
     replace_dropout(network)
+    allow_single_values(network)
     default: Any = timm.get_pretrained_cfg(config.name)
     return Backbone(network, tuple(mean or default.mean), tuple(std or default.std))
 

@@ -10,25 +10,10 @@ from torch import Tensor, nn
 
 from wsss.models.backbones import Backbone
 from wsss.models.dropout import KeyedDropout
+from wsss.models.norms import allow_single_values
 
 # Of the features that bring detail back, and so of the logits (paper, section 3.1).
 LOW_STRIDE = 4
-
-
-class PooledBatchNorm(nn.BatchNorm2d):
-    """Batch normalisation that can meet one value a channel: a pooled map of a single image.
-
-    Such a value has no batch statistics; it is normalised by the running ones, as at inference,
-    and leaves them as they are. Any larger batch is normalised as usual.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise (B, D, h, w)."""
-        if self.training and x.numel() == x.shape[1]:
-            return F.batch_norm(
-                x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
-            )
-        return super().forward(x)
 
 
 def conv_block(source: int, target: int, size: int = 1, rate: int = 1) -> nn.Sequential:
@@ -36,7 +21,7 @@ def conv_block(source: int, target: int, size: int = 1, rate: int = 1) -> nn.Seq
     pad = rate * (size // 2)
     return nn.Sequential(
         nn.Conv2d(source, target, size, padding=pad, dilation=rate, bias=False),
-        PooledBatchNorm(target),
+        nn.BatchNorm2d(target),
         nn.ReLU(),
     )
 
@@ -45,7 +30,7 @@ def separable_block(source: int, target: int, rate: int = 1) -> nn.Sequential:
     """Depthwise 3x3, then pointwise, each with batch normalisation and ReLU (paper, fig. 3)."""
     return nn.Sequential(
         nn.Conv2d(source, source, 3, padding=rate, dilation=rate, groups=source, bias=False),
-        PooledBatchNorm(source),
+        nn.BatchNorm2d(source),
         nn.ReLU(),
         *conv_block(source, target),
     )
@@ -79,6 +64,7 @@ class Aspp(nn.Module):
         self.pooled = conv_block(source, width)
         self.project = conv_block((len(rates) + 2) * width, width)
         self.drop = KeyedDropout(dropout)
+        allow_single_values(self)
 
     def forward(self, features: Tensor) -> Tensor:
         """Map (B, source, h, w) to (B, width, h, w)."""

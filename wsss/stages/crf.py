@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from wsss.config.schema import Crf
 from wsss.context import Context
 from wsss.refine.crf import CrfParams, crf_probabilities
 from wsss.refine.resize import resize_bilinear
@@ -27,10 +28,14 @@ def refine(job: Job, params: CrfParams | None) -> list[np.ndarray]:
     return [np.array(job.entry.classes, np.uint8)[scores_of(job, params).argmax(0)]]
 
 
+def optional_crf(config: Crf) -> CrfParams | None:
+    """Return the constants of the CRF, or None where 0 iterations switch it off."""
+    return crf_params(config) if config.iterations else None
+
+
 def run(context: Context, out: Path, shard: tuple[int, int] = (0, 1)) -> None:
     """Write the final masks of the predicted images."""
     config, manifest = context.config, context.manifest
     items = take_shard(manifest.role("val" if config.data.splits.val else "train"), shard)
-    params = crf_params(config.crf) if config.crf.iterations else None
-    function = partial(refine, params=params)
+    function = partial(refine, params=optional_crf(config.crf))
     write_maps(context, function, items, context.paths.store("predict", "scores"), [out])

@@ -22,6 +22,7 @@ from wsss.losses.segmentation import hard_sizes, hard_sums, mean_of_groups, soft
 from wsss.models.pyramid import pyramid_logits
 from wsss.models.segmenters import Segmenter
 from wsss.refine.resize import resize_bilinear
+from wsss.stages.classify import labelled
 from wsss.stages.importing import import_weights
 from wsss.stages.networks import build_segmenter
 from wsss.stages.training import padding, train
@@ -92,7 +93,7 @@ class Supervision(NamedTuple):
 
 def _supervision(context: Context) -> Supervision:
     manifest, config = context.manifest, context.config
-    items = manifest.role("train")
+    items = labelled(manifest.role("train"))
     if config.road == "supervised":
         # The one place where ground truth trains a network: the upper bound.
         bare = [item.id for item in items if item.mask is None]
