@@ -16,6 +16,7 @@ from wsss.engine.device import autocast
 from wsss.engine.task import Losses, Progress, Task
 from wsss.inference.images import batches_by_size, windows
 from wsss.losses.irnet import boundary_loss, displacement_loss
+from wsss.models.backbones import Backbone
 from wsss.models.irnet import IrNet
 from wsss.refine.affinity_labels import pair_masks
 from wsss.refine.pairs import half_disc_offsets
@@ -35,8 +36,12 @@ class IrNetTask(Task):
     def __init__(self, network: IrNet, radius: int) -> None:
         super().__init__()
         self.network = network
-        self.backbone = network.backbone
         self.offsets = half_disc_offsets(radius)
+
+    @property
+    def backbone(self) -> Backbone:  # type: ignore[override]
+        """The network's own, registered once, so that weights hold it once."""
+        return self.network.backbone
 
     def heads(self) -> Iterator[nn.Parameter]:
         """The displacement branch, which learns faster than the edge branch."""

@@ -19,6 +19,7 @@ from wsss.data.transforms import IGNORE
 from wsss.engine.task import Losses, Progress, Task
 from wsss.errors import UserError
 from wsss.losses.segmentation import hard_sizes, hard_sums, mean_of_groups, soft_sizes, soft_sums
+from wsss.models.backbones import Backbone
 from wsss.models.pyramid import pyramid_logits
 from wsss.models.segmenters import Segmenter
 from wsss.refine.resize import resize_bilinear
@@ -48,8 +49,12 @@ class SegmentationTask(Task):
     ) -> None:
         super().__init__()
         self.network = network
-        self.backbone = network.backbone
         self.balanced, self.soft, self.msc = balanced, soft, msc
+
+    @property
+    def backbone(self) -> Backbone:  # type: ignore[override]
+        """The network's own, registered once, so that weights hold it once."""
+        return self.network.backbone
 
     def logits(self, images: Tensor) -> Tensor:
         """Map (B, 3, H, W) RGB in [0, 1] to the logits (B, K, h, w) of a prediction."""
