@@ -91,21 +91,29 @@ def _story(args: argparse.Namespace, params: Params) -> Story:
     variant = args.variant or run.variants[0]
     seed = run.seeds[0] if args.seed is None else args.seed
     config = params.resolve(variant)
-    paths = Paths(Path(run.results), run.dataset, variant, seed)
+    paths = Paths(Path(run.results), run.dataset, variant, seed, params.owners(variant))
     if not paths.run.is_dir():
         raise UserError(f"{paths.run} does not exist: run a stage of this variant and seed first")
     root = config.data.root
     manifest = Manifest.load(paths.data, Path(root) if root else None)
-    return Story(manifest, paths, _threshold(config.cam.threshold, paths, manifest))
+    return Story(
+        manifest,
+        paths,
+        _threshold("cam", config.cam.threshold, paths, manifest),
+        config.walk.background == "threshold",
+        _threshold("walk", config.walk.background_threshold, paths, manifest),
+    )
 
 
-def _threshold(configured: float | str, paths: Paths, manifest: Manifest) -> float | None:
-    """The threshold of the CAMs; None if it is yet to be tuned."""
+def _threshold(
+    what: str, configured: float | str, paths: Paths, manifest: Manifest
+) -> float | None:
+    """The threshold of the CAMs or of the walk; None if it is yet to be tuned."""
     from wsss.stages.threshold import operating_point
 
     if configured != "tune":
         return float(configured)
-    tuned = paths.metrics("cam_tune").with_suffix(".json")
+    tuned = paths.metrics(f"{what}_tune").with_suffix(".json")
     return operating_point("tune", tuned, manifest.data_hash)[0] if tuned.is_file() else None
 
 
@@ -142,7 +150,7 @@ def spread(items: list[Item], count: int) -> list[Item]:
 
 
 def _draw(story: Story, item: Item, out: Path) -> None:
-    from wsss.artifacts import atomic_path
+    from wsss.atomic import atomic_path
     from wsss.pictures.panels import sheet
     from wsss.pictures.story import legend_entries
 

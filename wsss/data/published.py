@@ -19,7 +19,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from tqdm import tqdm
 
-from wsss.artifacts import atomic_path, encode_mask
+from wsss.artifacts import encode_mask
+from wsss.atomic import atomic_path
 from wsss.data.download import fetch
 from wsss.data.lists import read_list
 from wsss.data.scan import Findings

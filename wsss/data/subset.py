@@ -211,7 +211,7 @@ def difference(text: str, lists: Lists) -> tuple[str, list[str]]:
 
 def write_lists(folder: Path, lists: Mapping[str, Sequence[str]]) -> None:
     """Write text lists, one id a line."""
-    from wsss.artifacts import atomic_path
+    from wsss.atomic import atomic_path
 
     for name, ids in lists.items():
         with atomic_path(folder / f"{name}.txt") as temporary:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from wsss.artifacts import atomic_path
+from wsss.atomic import atomic_path
 from wsss.data import coco_json, images
 from wsss.data.coco import LISTS, Annotations
 from wsss.data.coco_json import Region

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element, SubElement
 
-from wsss.artifacts import atomic_path
+from wsss.atomic import atomic_path
 from wsss.data import images, voc
 from wsss.data.scan import Findings
 from wsss.data.shrink import shrink_image, shrink_mask, shrunk

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wsss.artifacts import atomic_path, voc_palette
+from wsss.artifacts import voc_palette
+from wsss.atomic import atomic_path
 from wsss.export.source import Opened
 
 

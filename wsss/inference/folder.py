@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from wsss.artifacts import Entry, atomic_path, save_csv, save_json, voc_palette
+from wsss.artifacts import Entry, save_csv, save_json, voc_palette
+from wsss.atomic import atomic_path
 from wsss.config.schema import Compute, Crf, Predict
 from wsss.engine.device import pick_device, place
 from wsss.inference.masks import Found, Masked, MaskJob, make_mask

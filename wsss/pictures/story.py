@@ -31,11 +31,17 @@ class Told(NamedTuple):
 
 @dataclass
 class Story:
-    """The artifacts of one run; ``threshold`` of its CAMs is None where it is not known yet."""
+    """The artifacts of one run.
+
+    ``threshold`` of its CAMs is None where it is not known yet. Where ``walk_cut`` is set, walked
+    scores hold no background, and ``walk_threshold`` says what is, as soon as it is known.
+    """
 
     manifest: Manifest
     paths: Paths
     threshold: float | None
+    walk_cut: bool = False
+    walk_threshold: float | None = None
     _stores: dict[Path, ArrayStore | MaskStore] = field(default_factory=dict)
 
     def tell(self, item: Item) -> Told:
@@ -122,10 +128,17 @@ class _Teller:
         if not isinstance(entry, Entry):
             return
         maps = resize_bilinear(entry.array, entry.size)
+        cut, threshold = self.story.walk_cut, self.story.walk_threshold
         for values, class_id in zip(maps, entry.classes, strict=True):
-            if class_id:
-                yield Panel(f"walk: {self._name(class_id)}", self._heat(values))
-        yield self._drawn("walk, best class", self._winner(entry, maps))
+            if cut or class_id:
+                yield Panel(f"walk: {self._name(class_id + cut)}", self._heat(values))
+        if not cut:
+            yield self._drawn("walk, best class", self._winner(entry, maps))
+        elif threshold is None:
+            self.missing.append("walk at its threshold (not tuned yet)")
+        else:
+            label = apply_threshold(*top_foreground(maps, entry.classes), threshold)
+            yield self._drawn(f"walk > {threshold:g}", label)
 
     def _prediction(self) -> Iterator[Panel]:
         entry = self._get(ArrayStore, "prediction, all scales", "predict", "scores")
