@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from wsss.atomic import atomic_path
 from wsss.config import Params, stage_params
 from wsss.errors import UserError
 from wsss.provenance import code_hash
@@ -40,9 +41,11 @@ wildcard_constraints:
 
 def write_params():
     """Write the merged configuration where every job finds it."""
-    path = Path(RESOLVED)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(PARAMS.raw, sort_keys=False))
+    try:
+        with atomic_path(RESOLVED) as temporary:
+            temporary.write_text(yaml.safe_dump(PARAMS.raw, sort_keys=False))
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def variant_of(wildcards):
