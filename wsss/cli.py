@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.captureWarnings(True)
     try:
         with interrupt.handled():
-            return _dispatch(args)
+            return _run(args)
     except UserError as error:
         log.debug("failed", exc_info=True)
         return _fail(f"error: {error}")
@@ -54,9 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 0
     except Exception as error:
-        if stop := interrupt.pending():  # a helper process took the same signal less well
-            log.debug("failed", exc_info=True)
-            return _interrupted(stop)
         if not _has_log_file():
             raise
         log.exception("unexpected error")
@@ -73,6 +70,17 @@ def _fail(message: str) -> int:
     if _has_log_file():  # without any handler, logging would print it a second time
         log.error("%s", message)
     return 1
+
+
+def _run(args: argparse.Namespace) -> int:
+    try:
+        return _dispatch(args)
+    except UserError:
+        raise
+    except Exception:
+        if stop := interrupt.pending():  # a helper process took the same signal less well
+            raise stop from None
+        raise
 
 
 def _interrupted(stop: KeyboardInterrupt) -> int:

@@ -72,6 +72,7 @@ def handled() -> Iterator[None]:
     finally:
         for number in taken:
             signal.signal(number, before[number])
+        _state.asked = None
 
 
 @contextmanager

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -307,6 +309,42 @@ def test_an_interruption_is_no_crash(run: Run, monkeypatch: pytest.MonkeyPatch) 
     code, _, err = run("manifest")
     assert code == 130
     assert err == "interrupted: the same command continues\n"
+
+
+def test_a_termination_is_no_crash(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("wsss.stages.manifest.run", lambda _: signal.raise_signal(signal.SIGTERM))
+    code, _, err = run("manifest")
+    assert code == 143
+    assert err == "interrupted: the same command continues\n"
+
+
+def test_what_a_signal_did_to_a_helper_process_is_no_crash(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Context) -> None:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        raise RuntimeError("DataLoader worker is killed by signal: Terminated")
+
+    monkeypatch.setattr("wsss.stages.manifest.run", fail)
+    code, _, err = run("manifest")
+    assert code == 143
+    assert err == "interrupted: the same command continues\n"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")
+def test_a_log_on_a_full_disk_says_nothing_itself(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error to read is the one that names a result."""
+
+    def fail(_: Context) -> None:
+        raise UserError("disk full while writing x: free some space and rerun")
+
+    monkeypatch.setattr("wsss.stages.manifest.run", fail)
+    code, _, err = run("manifest", "--log", "/dev/full")
+    assert code == 1
+    assert err == "error: disk full while writing x: free some space and rerun\n"
 
 
 def test_a_log_that_cannot_be_written(run: Run, tmp_path: Path) -> None:

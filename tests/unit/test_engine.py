@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from wsss.engine.loop import Fit, NonFiniteLossError, fit
 from wsss.engine.optim import lr_factor
 from wsss.engine.task import Losses, Progress, Task
 from wsss.errors import UserError
+from wsss.interrupt import Interrupted, handled
 from wsss.models.dropout import KeyedDropout
 
 
@@ -115,6 +117,41 @@ def test_an_interrupted_run_ends_with_the_same_bytes(
     assert [row["step"] for row in resumed.rows] == [10, 20, 30, 40]
     for name, value in expected.items():
         assert torch.equal(got[name], value), name
+
+
+@pytest.mark.parametrize("at", [0, 12, 39])
+def test_a_signal_saves_the_state_after_the_running_step(
+    tmp_path: Path, tiny_params: Params, training: Callable[..., Training], at: int
+) -> None:
+    """Also between two rows of the curve, and after the last step."""
+    config = training(ema=0.9)
+    expected, undisturbed = run(tmp_path / "a", tiny_params, config, TinyTask())
+
+    class Told(TinyTask):
+        def after_step(self, progress: Progress) -> None:
+            assert progress.step <= at
+            if progress.step == at:
+                signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Interrupted), handled():
+        run(tmp_path / "b", tiny_params, config, Told())
+    got, resumed = run(tmp_path / "b", tiny_params, config, TinyTask())
+    assert resumed.continued_at == at + 1
+    assert resumed.rows == undisturbed.rows
+    assert all(torch.equal(got[name], value) for name, value in expected.items())
+
+
+def test_a_signal_does_not_save_a_bad_loss(
+    tmp_path: Path, tiny_params: Params, training: Callable[..., Training]
+) -> None:
+    class Told(TinyTask):
+        def after_step(self, progress: Progress) -> None:
+            if progress.step == 13:
+                signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(NonFiniteLossError), handled():
+        run(tmp_path, tiny_params, training(), Told(poison_at=12))
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_workers_change_nothing(

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import yaml
 
+from wsss.atomic import atomic_path
 from wsss.config import Params, stage_params
 from wsss.config.slices import layout_of
 from wsss.errors import UserError
@@ -48,9 +49,11 @@ wildcard_constraints:
 
 def write_params():
     """Write the merged configuration where every job finds it."""
-    path = Path(RESOLVED)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(PARAMS.raw, sort_keys=False))
+    try:
+        with atomic_path(RESOLVED) as temporary:
+            temporary.write_text(yaml.safe_dump(PARAMS.raw, sort_keys=False))
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 def variant_of(wildcards):
