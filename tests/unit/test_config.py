@@ -20,6 +20,7 @@ def test_the_shipped_file_and_every_preset_are_valid(
 ) -> None:
     monkeypatch.setenv("VOC_ROOT", "somewhere")
     monkeypatch.setenv("DATA_ROOT", "somewhere")
+    monkeypatch.setenv("COCO_ROOT", "somewhere")
     presets = sorted((project / "workflow" / "presets").rglob("*.yaml"))
     assert presets
     for files in [[], *([p] for p in presets)]:
