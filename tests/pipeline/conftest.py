@@ -21,7 +21,7 @@ from wsss.config.resolve import overlay
 IRNET: dict[str, Any] = {
     "share": {"from": "baseline", "through": "seeds"},
     "refine": {"method": "irnet"},
-    "walk": {"background": "threshold", "beta": 10},
+    "walk": {"background": "threshold", "background_threshold": "tune", "beta": 10},
 }
 TINY_WORKFLOW = overlay(
     TINY,

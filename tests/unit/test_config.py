@@ -130,7 +130,7 @@ def test_an_edit_changes_the_parameters_of_the_stages_that_read_it(
     assert readers({"crf": {"iterations": 3}}) == {"crf"}
     assert readers({"cam": {"threshold": 0.3}}) == {"seeds_label", "soft", "evaluate_cam"}
     assert readers({"walk": {"beta": 9}}) == {"walk"}
-    assert readers({"evaluate": {"bins": 50}}) == SWEPT | {"evaluate_boxes"}
+    assert readers({"evaluate": {"bins": 50}}) == SWEPT | {"evaluate_boxes", "evaluate_tune"}
     assert readers({"evaluate": {"box_min_area": 0.1}}) == {"evaluate_boxes"}
     assert readers({"evaluate": {"boxes": True}}) == set()
     assert readers({"evaluate": {"boundary_tolerance": 0.1}}) == SWEPT | {"evaluate"}

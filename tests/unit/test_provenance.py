@@ -21,6 +21,7 @@ ALL = set(STAGES)
 # Stages that start in less than a second and run where no torch is.
 WITHOUT_NETWORK = {"manifest", "seeds", "pseudo", "soft", "crf", "scoring", "compare"}
 SEEDS = {"seeds_alpha", "seeds_label", "seeds_confident"}
+EVALUATIONS = {stage for stage in STAGES if stage.startswith("evaluate")}
 TRAIN = {"classify", "affinity", "segment", "irnet"}
 
 
@@ -81,7 +82,7 @@ def test_a_method_is_part_of_the_stages_that_run_it(method: str) -> None:
 
 
 def test_evaluation_is_no_part_of_what_it_evaluates() -> None:
-    for stage in ALL - {"evaluate", "evaluate_boxes", "evaluate_cam", "evaluate_walk"}:
+    for stage in ALL - EVALUATIONS:
         modules = stage_modules(stage, "baseline")
         assert not [m for m in modules if m.startswith("wsss.metrics")], stage
 
@@ -114,7 +115,7 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ("inference/cam.py", {"cam"}),
         ("inference/segmentation.py", {"predict"}),
         ("stages/compare.py", {"compare"}),
-        ("metrics/boundary.py", {"evaluate", "evaluate_cam", "evaluate_walk"}),
+        ("metrics/boundary.py", EVALUATIONS - {"evaluate_boxes"}),
         ("data/scenes.py", {"manifest"}),
         ("data/voc.py", {"manifest"}),
         ("data/check.py", set()),

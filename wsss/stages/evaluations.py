@@ -38,6 +38,8 @@ EVALUATIONS = {
 
 def stage_of(what: str) -> str:
     """Return the stage name (its parameters and code) of an evaluation."""
+    if what.endswith("_tune"):
+        return "evaluate_tune"
     kinds = {"cams": "evaluate_cam", "walk": "evaluate_walk", "boxes": "evaluate_boxes"}
     return kinds.get(EVALUATIONS[what].kind, "evaluate")
 

@@ -32,7 +32,6 @@ def run(context: Context, what: str) -> None:
         imported=_imported(context, evaluation),
     )
     processes = config.resources.processes
-    tolerance = config.evaluate.boundary_tolerance
     with context.recording(out), together():
         kind = evaluation.kind
         if kind == "walk":
@@ -53,7 +52,7 @@ def run(context: Context, what: str) -> None:
                 threshold=threshold,
                 tuned=paths.metrics(f"{what}_tune").with_suffix(".json"),
                 bins=config.evaluate.bins,
-                boundary_tolerance=tolerance,
+                boundary_tolerance=config.evaluate.boundary_tolerance,
                 processes=processes,
             )
         else:
@@ -65,6 +64,6 @@ def run(context: Context, what: str) -> None:
                 out,
                 about,
                 tags_used=evaluation.tags,
-                boundary_tolerance=tolerance,
+                boundary_tolerance=config.evaluate.boundary_tolerance,
                 processes=processes,
             )
