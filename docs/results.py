@@ -76,10 +76,10 @@ def section(folder: Path) -> list[str]:
     run = read_yaml(folder / "params.yaml")["run"]
     records = [load_json(p) for p in sorted(folder.glob("*/seed*/segment/*.run.json"))]
     params = Params(read_yaml(folder / "params.yaml"), str(folder / "params.yaml"))
-    compare(
-        METRICS, folder.name, run["variants"], run["seeds"], twin=params.twin, owners=params.owners
-    )
-    timings(METRICS, folder.name, run["variants"], run["seeds"])
+    done = [v for v in run["variants"] if any(folder.glob(f"{v}/seed*/metrics/*.json"))]
+    waiting = [v for v in run["variants"] if v not in done]
+    compare(METRICS, folder.name, done, run["seeds"], twin=params.twin, owners=params.owners)
+    timings(METRICS, folder.name, done, run["seeds"])
     machines = sorted({record["machine"] for record in records})
     revisions = sorted({(record["git"] or "unknown")[:12] for record in records})
     data_hash = load_json(folder / "data" / "dataset.json")["data_hash"]
@@ -93,8 +93,9 @@ def section(folder: Path) -> list[str]:
         f"Machine: {'; '.join(machines)}. Code: {', '.join(revisions)}. Data: {data_hash}.",
         "",
         *remarks(folder.name),
+        *([f"Not run yet: {', '.join(waiting)}.", ""] if waiting else []),
         *table(folder / "comparison.md"),
-        *per_class(folder, run["variants"], run["seeds"][0]),
+        *per_class(folder, done, run["seeds"][0]),
         *table(folder / "timings.md"),
     ]
 
