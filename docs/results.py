@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from wsss.artifacts import load_json
-from wsss.config.resolve import read_yaml
+from wsss.config.resolve import Params, read_yaml
 from wsss.stages.compare import compare, timings
 
 DOCS = Path(__file__).parent
@@ -75,7 +75,10 @@ def section(folder: Path) -> list[str]:
     """Return one data set's part of the page."""
     run = read_yaml(folder / "params.yaml")["run"]
     records = [load_json(p) for p in sorted(folder.glob("*/seed*/segment/*.run.json"))]
-    compare(METRICS, folder.name, run["variants"], run["seeds"])
+    params = Params(read_yaml(folder / "params.yaml"), str(folder / "params.yaml"))
+    compare(
+        METRICS, folder.name, run["variants"], run["seeds"], twin=params.twin, owners=params.owners
+    )
     timings(METRICS, folder.name, run["variants"], run["seeds"])
     machines = sorted({record["machine"] for record in records})
     revisions = sorted({(record["git"] or "unknown")[:12] for record in records})

@@ -34,6 +34,15 @@ def voc_root() -> Path:
     return Path(value)
 
 
+@pytest.fixture(scope="session")
+def coco_root() -> Path:
+    """A folder in COCO's layout with real photos."""
+    value = os.environ.get("WSSS_TEST_COCO")
+    if not value:
+        pytest.skip("WSSS_TEST_COCO does not name a folder of COCO-mini")
+    return Path(value)
+
+
 # The real configuration, shrunk: the same code, a few images and steps.
 TINY: dict[str, Any] = {
     "data": {"scenes": {"size": 96, "train": 12, "tune": 4, "val": 4}},
@@ -42,6 +51,7 @@ TINY: dict[str, Any] = {
     "cam": {"scales": [0.5, 1.0]},
     "refine": {"method": "affinitynet"},
     "affinity": {"epochs": 1, "batch": 4, "crop": 64},
+    "irnet": {"epochs": 1, "batch": 4, "crop": 64, "radius": 5},
     "walk": {"steps": 16},
     "segment": {"epochs": 1, "batch": 4, "crop": 64, "width": 32},
     "predict": {"scales": [1.0]},

@@ -230,6 +230,15 @@ def voc_palette() -> list[int]:
 _PALETTE = voc_palette()
 
 
+def encode_mask(mask: np.ndarray) -> bytes:
+    """An (H, W) uint8 mask as a PNG with VOC's palette; the same mask gives the same bytes."""
+    image = Image.fromarray(mask)
+    image.putpalette(_PALETTE)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue()
+
+
 class MaskStoreWriter(_ZipWriter):
     """Writes label maps as palette PNGs; use as a context manager."""
 
@@ -237,11 +246,12 @@ class MaskStoreWriter(_ZipWriter):
         """Add an (H, W) uint8 mask; 255 means ignore."""
         if mask.dtype != np.uint8 or mask.ndim != 2:
             raise ValueError(f"{identifier}: a mask is (H, W) uint8, not {mask.shape} {mask.dtype}")
-        image = Image.fromarray(mask)
-        image.putpalette(_PALETTE)
-        buffer = io.BytesIO()
-        image.save(buffer, "PNG", compress_level=6)
-        self._add(identifier, f"{identifier}.png", buffer.getvalue(), [int(s) for s in mask.shape])
+        height, width = mask.shape
+        self.add_encoded(identifier, encode_mask(mask), (height, width))
+
+    def add_encoded(self, identifier: str, payload: bytes, size: tuple[int, int]) -> None:
+        """Add what :func:`encode_mask` made of a mask of ``size`` (H, W), in another process."""
+        self._add(identifier, f"{identifier}.png", payload, [int(s) for s in size])
 
 
 class MaskStore(_ZipReader):
@@ -308,3 +318,17 @@ def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, ValueError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error})") from error
     return state, meta
+
+
+def weights_meta(path: Path | str) -> dict[str, Any]:
+    """Read the metadata of weights and none of their tensors."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "np") as stream:
+            meta: dict[str, Any] = json.loads((stream.metadata() or {}).get(METADATA_KEY, "{}"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist: run the stage that makes it first") from error
+    except (SafetensorError, ValueError) as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error})") from error
+    return meta

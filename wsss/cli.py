@@ -9,10 +9,13 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wsss import __version__, interrupt
-from wsss.cli_help import STAGE_HELP, stage_epilog
+from wsss.cli_help import EVALUATION_NAMES, STAGE_HELP, stage_epilog
+from wsss.commands import data as data_commands
+from wsss.commands import explain, export, import_, presets
+from wsss.commands import predict as photos
 from wsss.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wsss")
 
-Handler = Callable[[argparse.Namespace, "Params"], int | None]
+# A command with needs_params=False gets None, and reads no configuration.
+Handler = Callable[[argparse.Namespace, Any], int | None]
 
 _EPILOG = """\
 A stage reads the artifacts of the stages before it under results/DATASET/VARIANT/seedN and
@@ -85,13 +89,16 @@ def _interrupted(stop: KeyboardInterrupt) -> int:
 
 
 def _dispatch(args: argparse.Namespace) -> int:
+    handler: Handler = args.handler
+    if not getattr(args, "needs_params", True):
+        return handler(args, None) or 0
+    return handler(args, _params(args)) or 0
+
+
+def _params(args: argparse.Namespace) -> Params:
     from wsss.config import load_params
 
-    if args.handler is _merge:
-        _merge(args)
-        return 0
-    handler: Handler = args.handler
-    return handler(args, load_params(args.params or [Path("params.yaml")])) or 0
+    return load_params(args.params or [Path("params.yaml")])
 
 
 def _has_log_file() -> bool:
@@ -189,7 +196,9 @@ def _seeds(args: argparse.Namespace, params: Params) -> None:
 
     stage = f"seeds_{args.kind}"
     context = _context(args, params, stage, _label(stage, args))
-    if args.kind == "alpha":
+    if args.kind == "confident":
+        seeds.run_confident(context, _out(context, "seeds", "confident", args), args.shard)
+    elif args.kind == "alpha":
         low, high = (_out(context, "seeds", name, args) for name in ("low", "high"))
         seeds.run_alpha(context, low, high, args.shard)
     else:
@@ -200,6 +209,19 @@ def _affinity(args: argparse.Namespace, params: Params) -> None:
     from wsss.stages import affinity
 
     affinity.run(_context(args, params, "affinity", "affinity"))
+
+
+def _irnet(args: argparse.Namespace, params: Params) -> None:
+    from wsss.stages import irnet
+
+    irnet.run(_context(args, params, "irnet", "irnet"))
+
+
+def _edges(args: argparse.Namespace, params: Params) -> None:
+    from wsss.stages import edges
+
+    context = _context(args, params, "edges", _label("edges", args))
+    edges.run(context, _out(context, "irnet", "edges", args), *args.shard)
 
 
 def _walk(args: argparse.Namespace, params: Params) -> None:
@@ -216,18 +238,30 @@ def _pseudo(args: argparse.Namespace, params: Params) -> None:
     pseudo.run(context, context.paths.store("pseudo", "masks"))
 
 
+def _soft(args: argparse.Namespace, params: Params) -> None:
+    from wsss.stages import soft
+
+    context = _context(args, params, "soft", "soft")
+    soft.run(context, context.paths.store("pseudo", "scores"))
+
+
 def _segment(args: argparse.Namespace, params: Params) -> None:
     from wsss.stages import segment
 
     segment.run(_context(args, params, "segment", "segment"))
 
 
-def _predict(args: argparse.Namespace, params: Params) -> None:
+def _predict(args: argparse.Namespace, _unused: None) -> int:
+    if photos.wanted(args):
+        if args.log:
+            _log_to(args.log, args.verbose)
+        return photos.run(args)
     from wsss.stages import predict
 
-    context = _context(args, params, "predict", "predict")
+    context = _context(args, _params(args), "predict", "predict")
     paths = context.paths
     predict.run(context, paths.store("predict", "scores"), paths.store("predict", "single"))
+    return 0
 
 
 def _crf(args: argparse.Namespace, params: Params) -> None:
@@ -237,18 +271,21 @@ def _crf(args: argparse.Namespace, params: Params) -> None:
     crf.run(context, _out(context, "predict", "masks", args), args.shard)
 
 
-def _merge(args: argparse.Namespace) -> None:
+def _merge(args: argparse.Namespace, _params: None) -> None:
     from wsss.artifacts import merge_stores
 
     merge_stores(args.parts, args.out)
 
 
 def _evaluate(args: argparse.Namespace, params: Params) -> None:
-    from wsss.stages import scoring
+    from wsss.stages import boxes, scoring
     from wsss.stages.evaluations import stage_of
 
     context = _context(args, params, stage_of(args.what), f"evaluate_{args.what}")
-    scoring.run(context, args.what)
+    if args.what == "boxes":
+        boxes.run(context)
+    else:
+        scoring.run(context, args.what)
 
 
 def _compare(args: argparse.Namespace, params: Params) -> None:
@@ -258,7 +295,14 @@ def _compare(args: argparse.Namespace, params: Params) -> None:
     run = params.base.run
     context = _shared_context(args, params, "compare")
     with together():
-        table = compare.compare(context.paths.results, run.dataset, run.variants, run.seeds)
+        table = compare.compare(
+            context.paths.results,
+            run.dataset,
+            run.variants,
+            run.seeds,
+            twin=params.twin,
+            owners=params.owners,
+        )
         compare.timings(context.paths.results, run.dataset, run.variants, run.seeds)
     sys.stdout.write(table)
 
@@ -342,36 +386,47 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _common(check, job=False)
     check.set_defaults(handler=_data_check)
+    data_commands.register(data)
     add("manifest", _manifest, job=False)
     add("classify", _classify)
     add("cam", _cam, shards=True)
     add("seeds", _seeds, shards=True).add_argument(
         "kind",
-        choices=("alpha", "label"),
+        choices=("alpha", "confident", "label"),
         help="alpha: two seeds, of more and of less background, for AffinityNet; "
+        "confident: what two label CRFs agree on, for IRNet; "
         "label: CRF of the CAM at its threshold",
     )
     add("affinity", _affinity)
+    add("irnet", _irnet)
+    add("edges", _edges, shards=True)
     add("walk", _walk, shards=True)
     add("pseudo", _pseudo)
+    add("soft", _soft)
     add("segment", _segment)
-    add("predict", _predict)
+    prediction = add("predict", _predict)
+    photos.add_options(prediction)
+    prediction.set_defaults(needs_params=False)
     add("crf", _crf, shards=True)
     add("evaluate", _evaluate).add_argument(
         "what",
-        choices=("cam", "cam_tune", "crf", "walk", "pseudo", "single", "multi", "final"),
-        help="cam: at its threshold, with a sweep; cam_tune: the threshold that is best on the "
-        "tune list; crf, walk, pseudo: masks of training images; single, multi, final: "
-        "predictions at one scale, at several, and after the CRF",
+        choices=EVALUATION_NAMES,
+        help="cam: at its threshold, with a sweep; cam_tune, walk_tune: the threshold that is best "
+        "on the tune list; boxes: localisation, MaxBoxAccV2; crf, walk, pseudo: masks of training "
+        "images; single, multi, final: predictions at one scale, at several, and after the CRF",
     )
     add("compare", _compare, job=False)
     add("methods", _methods, job=False)
+    export.register(commands)
+    explain.register(commands)
     merge = commands.add_parser(
         "merge", help="join shards", description="Join the stores of shards, in order."
     )
     merge.add_argument("out", type=Path)
     merge.add_argument("parts", type=Path, nargs="+")
-    merge.set_defaults(handler=_merge)
+    merge.set_defaults(handler=_merge, needs_params=False)
+    import_.register(commands)
+    presets.register(commands)
     return parser
 
 

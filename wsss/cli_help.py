@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+# What `wsss evaluate` scores; wsss/stages/evaluations.py says how.
+EVALUATION_NAMES = (
+    *("cam", "cam_tune", "boxes", "crf", "walk", "walk_tune", "pseudo"),
+    *("single", "multi", "final"),
+)
+
 # Of each stage: what it does, what it reads and writes (under results/DATASET or, for one variant
 # and seed, results/DATASET/VARIANT/seedN), and what else a user should know.
 STAGE_HELP = {
@@ -9,7 +15,7 @@ STAGE_HELP = {
         "write the manifest: images, tags, masks and lists",
         "the data set named by data.source and data.root",
         "data/manifest.csv, data/dataset.json",
-        "Generates the scenes when data.source is 'scenes'.",
+        "Generates the scenes when data.source is 'scenes', draws masks.zip when it is 'coco'.",
     ),
     "classify": (
         "train the classification network on image labels",
@@ -26,7 +32,7 @@ STAGE_HELP = {
     "seeds": (
         "make CRF seeds from CAMs",
         "cam/maps.zip, and metrics/cam_tune.json where the threshold is tuned",
-        "seeds/low.zip and seeds/high.zip, or seeds/crf.zip",
+        "seeds/low.zip and seeds/high.zip, or seeds/confident.zip, or seeds/crf.zip",
         "",
     ),
     "affinity": (
@@ -35,21 +41,41 @@ STAGE_HELP = {
         "affinity/weights.safetensors, affinity/curve.csv",
         "An interrupted run continues.",
     ),
+    "irnet": (
+        "train IRNet on the confident seeds",
+        "seeds/confident.zip",
+        "irnet/weights.safetensors, irnet/curve.csv",
+        "Measures the mean displacement afterwards. An interrupted run continues.",
+    ),
+    "edges": (
+        "infer class boundaries by IRNet",
+        "irnet/weights.safetensors",
+        "irnet/edges.zip",
+        "",
+    ),
     "walk": (
         "propagate CAMs by a random walk over learned affinities",
-        "cam/maps.zip, affinity/weights.safetensors",
+        "cam/maps.zip, and affinity/weights.safetensors or irnet/edges.zip",
         "walk/scores.zip",
         "",
     ),
     "pseudo": (
         "make the pseudo masks that segmentation is trained on",
-        "walk/scores.zip or, without refinement, seeds/crf.zip",
+        "walk/scores.zip or, without refinement, seeds/crf.zip; metrics/walk_tune.json where tuned",
         "pseudo/masks.zip",
+        "",
+    ),
+    "soft": (
+        "make the probabilities of pseudo masks, for soft labels or to ignore unsure pixels",
+        "walk/scores.zip or, without refinement, cam/maps.zip and metrics/cam_tune.json where "
+        "the threshold is tuned",
+        "pseudo/scores.zip",
         "",
     ),
     "segment": (
         "train the segmentation network",
-        "pseudo/masks.zip or, on the supervised road, ground-truth masks",
+        "pseudo/masks.zip, pseudo/scores.zip where labels are soft or ignored below a "
+        "probability, or, on the supervised road, ground-truth masks",
         "segment/weights.safetensors, segment/curve.csv",
         "An interrupted run continues.",
     ),
@@ -57,7 +83,8 @@ STAGE_HELP = {
         "predict the val list, multi-scale and flipped, without tags",
         "segment/weights.safetensors or, single-stage, classify/weights.safetensors",
         "predict/scores.zip, predict/single.zip",
-        "Where no list plays the role val, the training images are predicted.",
+        "Where no list plays the role val, the training images are predicted. With --weights, "
+        "--images and --out it predicts photos of yours instead.",
     ),
     "crf": (
         "refine predictions with a dense CRF: the final masks",

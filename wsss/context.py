@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss.config import Config, Params, stage_params, view
+from wsss.config.slices import layout_of
 from wsss.data.manifest import Manifest
 from wsss.paths import Paths
 from wsss.provenance import code_hash
@@ -70,13 +71,15 @@ class Context:
 def make_context(params: Params, stage: str, variant: str, seed: int) -> Context:
     """Resolve one job; ``variant`` is empty for stages that all variants share."""
     config = params.resolve(variant) if variant else params.base
-    paths = Paths(Path(config.run.results), config.run.dataset, variant, seed)
+    paths = Paths(
+        Path(config.run.results), config.run.dataset, variant, seed, params.owners(variant)
+    )
     return Context(
         stage,
         variant,
         seed,
         view(config, stage),
         stage_params(config, stage),
-        code_hash(stage, config.method.name),
+        code_hash(stage, config.method.name, layout_of(config, stage)),
         paths,
     )

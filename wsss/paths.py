@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Artifacts of one data set, variant and seed under ``results``."""
+    """Artifacts of one data set, variant and seed under ``results``.
+
+    ``owners`` names the variant that holds a folder, or an evaluation (``metrics/WHAT``), where it
+    is not this one.
+    """
 
     results: Path
     dataset: str
     variant: str = ""
     seed: int = 0
+    owners: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def root(self) -> Path:
@@ -28,15 +34,21 @@ class Paths:
     @property
     def run(self) -> Path:
         """Folder of this variant and seed."""
-        return self.root / self.variant / f"seed{self.seed}"
+        return self._run(self.variant)
+
+    def _run(self, variant: str) -> Path:
+        return self.root / variant / f"seed{self.seed}"
+
+    def _held(self, key: str) -> Path:
+        return self._run(self.owners.get(key, self.variant))
 
     def weights(self, stage: str) -> Path:
         """Trained weights of a stage."""
-        return self.run / stage / "weights.safetensors"
+        return self._held(stage) / stage / "weights.safetensors"
 
     def store(self, stage: str, name: str) -> Path:
         """Array or mask store of a stage."""
-        return self.run / stage / f"{name}.zip"
+        return self._held(stage) / stage / f"{name}.zip"
 
     def shard(self, stage: str, name: str, shard: int, shards: int) -> Path:
         """One part of a store."""
@@ -44,7 +56,7 @@ class Paths:
 
     def metrics(self, name: str) -> Path:
         """Metrics of one evaluation, without suffix."""
-        return self.run / "metrics" / name
+        return self._held(f"metrics/{name}") / "metrics" / name
 
     def log(self, name: str) -> Path:
         """Log file of one job."""

@@ -20,6 +20,7 @@ _NEUTRAL = (
     "wsss.config",
     "wsss.cli",
     "wsss.cli_help",
+    "wsss.commands",
     "wsss.runrecord",
     "wsss.paths",
     "wsss.provenance",
@@ -79,20 +80,23 @@ def closure(*modules: str) -> list[str]:
     return sorted(seen)
 
 
-def stage_modules(stage: str, method: str) -> list[str]:
-    """Return the source closure of a stage, its method's module included where it trains one."""
+def stage_modules(stage: str, method: str, layout: str | None = None) -> list[str]:
+    """Return the source closure of a stage, its method's module included where it trains one,
+    and that of the layout it imports."""
     from wsss.config.slices import MODULES, STAGES
 
     modules = [f"wsss.stages.{MODULES[stage]}"]
     if "method" in STAGES[stage]:
         modules.append(f"wsss.methods.{method}")
+    if layout is not None:
+        modules.append(f"wsss.models.imports.{layout.replace('-', '_')}")
     return closure(*modules)
 
 
-def code_hash(stage: str, method: str) -> str:
+def code_hash(stage: str, method: str, layout: str | None = None) -> str:
     """Return the hash of a stage's own source."""
     digest = hashlib.blake2b(digest_size=8)
-    for module in stage_modules(stage, method):
+    for module in stage_modules(stage, method, layout):
         path = _file(module)
         assert path is not None
         digest.update(f"{module}\n".encode())

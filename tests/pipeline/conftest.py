@@ -17,6 +17,20 @@ import yaml
 from tests.conftest import ROOT, TINY
 from wsss.config.resolve import overlay
 
+# A second refinement that takes CAMs and seeds from the first variant.
+IRNET: dict[str, Any] = {
+    "share": {"from": "baseline", "through": "seeds"},
+    "refine": {"method": "irnet"},
+    "walk": {"background": "threshold", "beta": 10},
+}
+TINY_WORKFLOW = overlay(
+    TINY,
+    {
+        "run": {"variants": ["baseline", "irnet", "supervised"]},
+        "variants": {"irnet": IRNET},
+    },
+)
+
 
 @dataclass(frozen=True)
 class Workspace:
@@ -27,7 +41,7 @@ class Workspace:
     def run(self, *arguments: str, **overrides: Any) -> subprocess.CompletedProcess[str]:
         """Run Snakemake with the tiny overlay and ``overrides`` laid over it."""
         overlay_file = self.folder / "overlay.yaml"
-        overlay_file.write_text(yaml.safe_dump(overlay(TINY, overrides)))
+        overlay_file.write_text(yaml.safe_dump(overlay(TINY_WORKFLOW, overrides)))
         environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",

@@ -17,8 +17,10 @@ from tests.pipeline.conftest import Workspace
 from wsss.artifacts import ArrayStore, MaskStore, load_weights
 
 WEAK = {"cam", "cam_tune", "crf", "walk", "pseudo"}
+SHARING = {"walk_tune", "walk", "pseudo"}
 REPORTED = {"single", "multi", "final"}
-BOTH = {"baseline", "supervised"}
+BOTH = {"baseline", "irnet", "supervised"}
+WALKED = {"baseline", "irnet"}
 COUNTS = TINY["data"]["scenes"]
 
 NETWORK = ("weights.safetensors", "curve.csv")
@@ -27,13 +29,24 @@ SEGMENTED = {f"segment/{name}" for name in NETWORK} | PREDICTED
 MADE = {
     "baseline": {
         *(f"{stage}/{name}" for stage in ("classify", "affinity") for name in NETWORK),
-        *(f"seeds/{name}.zip" for name in ("low", "high", "crf")),
+        *(f"seeds/{name}.zip" for name in ("low", "high", "crf", "confident")),
         *("cam/maps.zip", "walk/scores.zip", "pseudo/masks.zip"),
+        *SEGMENTED,
+    },
+    # CAMs and seeds are the baseline's.
+    "irnet": {
+        *(f"irnet/{name}" for name in (*NETWORK, "edges.zip")),
+        *("walk/scores.zip", "pseudo/masks.zip"),
         *SEGMENTED,
     },
     "supervised": SEGMENTED,
 }
-EVALUATED = {"baseline": WEAK | REPORTED, "supervised": REPORTED}
+EVALUATED = {
+    "baseline": WEAK | REPORTED,
+    "irnet": SHARING | REPORTED,
+    "supervised": REPORTED,
+}
+TAGGED = WEAK | SHARING
 
 
 def names(folder: Path, suffix: str) -> set[str]:
@@ -65,11 +78,12 @@ def test_every_metric_says_what_it_measured(finished: Workspace, variant: str) -
     assert names(folder, ".json") == {f"{what}.json" for what in EVALUATED[variant]}
     for what in EVALUATED[variant]:
         report = json.loads((folder / f"{what}.json").read_text())
-        split = "tune" if what == "cam_tune" else "train" if what in WEAK else "val"
+        tuned = what.endswith("_tune")
+        split = "tune" if tuned else "train" if what in TAGGED else "val"
         assert (report["split"], report["images"]) == (split, COUNTS[split])
         assert (report["variant"], report["seed"], report["what"]) == (variant, 0, what)
         assert report["data_hash"] == about["data_hash"]
-        assert report["tags_used"] == (what in WEAK)
+        assert report["tags_used"] == (what in TAGGED)
         assert 0 <= report["miou"] <= 1
         for table in ("classes", "confusion"):
             assert (folder / f"{what}.{table}.csv").stat().st_size > 0
@@ -102,7 +116,11 @@ def test_the_table_lists_every_variant(finished: Workspace) -> None:
 
 def test_every_job_leaves_a_log_and_a_record(finished: Workspace) -> None:
     stages = {
-        "baseline": {"classify", "cam", "seeds_alpha", "seeds_label", "affinity", "walk", "pseudo"},
+        "baseline": {
+            *("classify", "cam", "seeds_alpha", "seeds_label", "seeds_confident"),
+            *("affinity", "walk", "pseudo"),
+        },
+        "irnet": {"irnet", "edges", "walk", "pseudo"},
         "supervised": set[str](),
     }
     for variant, own in stages.items():
@@ -132,11 +150,14 @@ def evaluations(whats: set[str], variants: set[str]) -> dict[str, set[str]]:
     return {f"evaluate {what}": variants for what in whats}
 
 
-AFTER_WALK: dict[str, set[str]] = {
-    **{rule: {"baseline"} for rule in ("pseudo", "segment", "predict", "crf")},
-    **evaluations({"walk", "pseudo"} | REPORTED, {"baseline"}),
-    "compare": {""},
-}
+def after_walk(variants: set[str]) -> dict[str, set[str]]:
+    tuned = {"evaluate walk_tune": {"irnet"}} if "irnet" in variants else {}
+    return {
+        **dict.fromkeys(("walk", "pseudo", "segment", "predict", "crf"), variants),
+        **evaluations({"walk", "pseudo"} | REPORTED, variants),
+        **tuned,
+        "compare": {""},
+    }
 
 
 @pytest.mark.parametrize(
@@ -146,17 +167,31 @@ AFTER_WALK: dict[str, set[str]] = {
             {"crf": {"iterations": 3}},
             {"crf": BOTH, **evaluations({"final"}, BOTH), "compare": {""}},
         ),
-        ({"walk": {"beta": 9}}, {"walk": {"baseline"}, **AFTER_WALK}),
+        # The other variant states its own.
+        ({"walk": {"beta": 9}}, after_walk({"baseline"})),
+        ({"walk": {"steps": 15}}, after_walk(WALKED)),
         (
             {"evaluate": {"bins": 50}},
             {
+                **evaluations({"cam", "cam_tune"}, {"baseline"}),
+                **evaluations({"walk"}, {"irnet"}),
+                # A tuned threshold may become another one.
+                "seeds_label": {"baseline"},
+                "evaluate walk_tune": {"irnet"},
+                **{rule: {"irnet"} for rule in ("pseudo", "segment", "predict", "crf")},
+                "compare": {""},
+            },
+        ),
+        (
+            {"evaluate": {"boundary_tolerance": 0.01}},
+            {
                 **evaluations(WEAK, {"baseline"}),
                 **evaluations(REPORTED, BOTH),
-                # The tuned threshold may become another one.
                 "seeds_label": {"baseline"},
                 "compare": {""},
             },
         ),
+        ({"evaluate": {"boxes": True}}, {"evaluate_boxes": {"baseline"}, "compare": {""}}),
         ({"resources": {"workers": 1, "processes": 2}}, {}),
     ],
 )
@@ -171,7 +206,7 @@ def test_an_edited_source_reruns_the_stages_that_contain_it(finished: Workspace)
     original = source.read_text()
     source.write_text(original + "\n# edited\n")
     try:
-        assert finished.planned() == {"walk": {"baseline"}, **AFTER_WALK}
+        assert finished.planned() == after_walk(WALKED)
     finally:
         source.write_text(original)
 

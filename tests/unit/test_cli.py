@@ -102,7 +102,7 @@ def test_the_overview_names_every_stage(capsys: pytest.CaptureFixture[str]) -> N
     text = capsys.readouterr().out
     offered = commands()
     for stage in MODULES.values():
-        name = {"scoring": "evaluate"}.get(stage, stage)
+        name = {"scoring": "evaluate", "boxes": "evaluate"}.get(stage, stage)
         assert name in offered
         assert f"    {name} " in text
 

@@ -12,16 +12,34 @@ from wsss.config.resolve import overlay
 from wsss.config.slices import MODULES
 from wsss.errors import UserError
 
+SWEPT = {"evaluate_cam", "evaluate_walk"}
+
 
 def test_the_shipped_file_and_every_preset_are_valid(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VOC_ROOT", "somewhere")
     monkeypatch.setenv("DATA_ROOT", "somewhere")
-    presets = sorted((project / "workflow" / "presets").glob("*.yaml"))
+    monkeypatch.setenv("COCO_ROOT", "somewhere")
+    presets = sorted((project / "workflow" / "presets").rglob("*.yaml"))
     assert presets
     for files in [[], *([p] for p in presets)]:
         load_params([project / "params.yaml", *files]).validate()
+
+
+def test_every_recipe_names_a_backbone_of_timm_and_where_it_comes_from(project: Path) -> None:
+    import wsss.torchvision_shim  # noqa: F401
+
+    import timm  # isort: skip
+
+    recipes = sorted((project / "workflow" / "presets" / "recipes").glob("*.yaml"))
+    assert recipes
+    for path in recipes:
+        config = load_params([project / "params.yaml", path]).base
+        assert timm.get_pretrained_cfg(config.backbone.name, allow_unregistered=False)
+        header = path.read_text().split("backbone:")[0]
+        for word in ("Source:", "Expected", "Hardware", "Differences:", "Not run here", path.name):
+            assert word in header, (path.name, word)
 
 
 MISTAKES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
@@ -33,6 +51,9 @@ MISTAKES: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"classify": {"micro_batch": 5}}, ("classify", "micro_batch 5", "batch 8")),
     ({"classify": {"scale": [1, 2]}}, ("exactly one of long_side and scale",)),
     ({"segment": {"scale": [2.0, 1.0]}}, ("segment", "lower bound")),
+    ({"segment": {"scale": [0.5, -1.0, 2.0]}}, ("segment.scale.1", "-1.0")),
+    ({"segment": {"net": "unet"}}, ("segment.net is 'unet'", "deeplabv2")),
+    ({"segment": {"rates": {"deeplabv2": []}}}, ("segment.rates.deeplabv2",)),
     ({"road": "triple-stage"}, ("road is 'triple-stage'", "two-stage", "supervised")),
     ({"data": {"source": "voc"}}, ("data.root", "'voc'")),
     ({"data": {"source": "voc", "root": "$NOT_SET_ANYWHERE/x"}}, ("$NOT_SET_ANYWHERE",)),
@@ -107,9 +128,12 @@ def test_an_edit_changes_the_parameters_of_the_stages_that_read_it(
         return {s for s in STAGES if stage_params(before, s) != stage_params(after, s)}
 
     assert readers({"crf": {"iterations": 3}}) == {"crf"}
-    assert readers({"cam": {"threshold": 0.3}}) == {"seeds_label", "evaluate_cam"}
+    assert readers({"cam": {"threshold": 0.3}}) == {"seeds_label", "soft", "evaluate_cam"}
     assert readers({"walk": {"beta": 9}}) == {"walk"}
-    assert readers({"evaluate": {"bins": 50}}) == {"evaluate", "evaluate_cam"}
+    assert readers({"evaluate": {"bins": 50}}) == SWEPT | {"evaluate_boxes"}
+    assert readers({"evaluate": {"box_min_area": 0.1}}) == {"evaluate_boxes"}
+    assert readers({"evaluate": {"boxes": True}}) == set()
+    assert readers({"evaluate": {"boundary_tolerance": 0.1}}) == SWEPT | {"evaluate"}
     assert readers({"resources": {"workers": 3, "shards": {"cam": 2}}}) == set()
     assert "affinity" not in readers({"classify": {"epochs": 1}})
 

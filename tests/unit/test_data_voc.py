@@ -259,8 +259,8 @@ def test_every_kind_has_a_hint() -> None:
 
 
 def test_unknown_sources_are_named() -> None:
-    with pytest.raises(UserError, match="scenes, voc, folder"):
-        load_source("coco")
+    with pytest.raises(UserError, match="scenes, voc, folder, coco"):
+        load_source("imagenet")
 
 
 @pytest.fixture

@@ -172,6 +172,37 @@ def test_accumulation_equals_the_whole_batch(
         assert torch.allclose(parts[name], value, atol=1e-5), name
 
 
+class TwoMeansTask(TinyTask):
+    """Odd and even images are averaged apart, so that no weight a micro-batch would do."""
+
+    def sizes(self, batch: Batch) -> dict[str, float]:
+        odd = float(batch["label"].sum())
+        return {"odd": odd, "even": len(batch["id"]) - odd}
+
+    def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:  # noqa: ARG002
+        x = self.backbone.conv(batch["image"]).relu().mean((2, 3))
+        values = F.binary_cross_entropy_with_logits(
+            self.head(x), batch["label"], reduction="none"
+        ).flatten()
+        odd, sizes = batch["label"].flatten() > 0, batch["sizes"]
+        loss = (values[odd] / max(sizes["odd"], 1)).sum() / 2
+        loss = loss + (values[~odd] / max(sizes["even"], 1)).sum() / 2
+        return Losses(loss, {"two": loss})
+
+
+def test_accumulation_of_two_means_equals_the_whole_batch(
+    tmp_path: Path, tiny_params: Params, training: Callable[..., Training]
+) -> None:
+    config = training(epochs=2)
+    whole, undivided = run(tmp_path / "a", tiny_params, config, TwoMeansTask())
+    parts = training(epochs=2, micro_batch=1)
+    split, divided = run(tmp_path / "b", tiny_params, parts, TwoMeansTask())
+    for name, value in whole.items():
+        assert torch.allclose(split[name], value, atol=1e-5), name
+    for mine, theirs in zip(undivided.rows, divided.rows, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4)
+
+
 def test_accumulation_is_refused_where_the_loss_couples_the_batch(
     tmp_path: Path, tiny_params: Params, training: Callable[..., Training]
 ) -> None:
@@ -196,13 +227,23 @@ def test_a_bad_loss_names_step_and_images_and_is_never_saved(
     assert how.rows[0]["step"] == 10
 
 
+class NormedTask(TinyTask):
+    """Normalises in the backbone, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone.conv = nn.Sequential(self.backbone.conv, nn.BatchNorm2d(4))
+
+
 def test_frozen_normalisation_stays_frozen(
     tmp_path: Path, tiny_params: Params, training: Callable[..., Training]
 ) -> None:
-    got, _ = run(tmp_path, tiny_params, training(freeze_bn=True, epochs=1), TinyTask())
-    assert torch.equal(got["norm.running_mean"], torch.zeros(4))
-    moved, _ = run(tmp_path / "b", tiny_params, training(epochs=1), TinyTask())
-    assert not torch.equal(moved["norm.running_mean"], torch.zeros(4))
+    """That of the backbone: new layers have no statistics yet that one could keep."""
+    got, _ = run(tmp_path, tiny_params, training(freeze_bn=True, epochs=1), NormedTask())
+    assert torch.equal(got["backbone.conv.1.running_mean"], torch.zeros(4))
+    assert not torch.equal(got["norm.running_mean"], torch.zeros(4))
+    moved, _ = run(tmp_path / "b", tiny_params, training(epochs=1), NormedTask())
+    assert not torch.equal(moved["backbone.conv.1.running_mean"], torch.zeros(4))
 
 
 def test_schedules(training: Callable[..., Training]) -> None:

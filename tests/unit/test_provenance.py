@@ -19,8 +19,9 @@ from wsss.provenance import closure, code_hash, stage_modules
 
 ALL = set(STAGES)
 # Stages that start in less than a second and run where no torch is.
-WITHOUT_NETWORK = {"manifest", "seeds", "pseudo", "crf", "scoring", "compare"}
-TRAIN = {"classify", "affinity", "segment"}
+WITHOUT_NETWORK = {"manifest", "seeds", "pseudo", "soft", "crf", "scoring", "compare"}
+SEEDS = {"seeds_alpha", "seeds_label", "seeds_confident"}
+TRAIN = {"classify", "affinity", "segment", "irnet"}
 
 
 def hashes() -> dict[str, str]:
@@ -64,7 +65,7 @@ def test_every_stage_without_a_network_is_checked() -> None:
 
 def test_names_in_registries_count() -> None:
     """Data sources are imported by names that stand in strings."""
-    sources = {"wsss.data.scenes", "wsss.data.voc", "wsss.data.folder"}
+    sources = {"wsss.data.scenes", "wsss.data.voc", "wsss.data.folder", "wsss.data.coco"}
     assert sources <= set(stage_modules("manifest", "baseline"))
     assert sources.isdisjoint(stage_modules("cam", "baseline"))
 
@@ -80,7 +81,7 @@ def test_a_method_is_part_of_the_stages_that_run_it(method: str) -> None:
 
 
 def test_evaluation_is_no_part_of_what_it_evaluates() -> None:
-    for stage in ALL - {"evaluate", "evaluate_cam"}:
+    for stage in ALL - {"evaluate", "evaluate_boxes", "evaluate_cam", "evaluate_walk"}:
         modules = stage_modules(stage, "baseline")
         assert not [m for m in modules if m.startswith("wsss.metrics")], stage
 
@@ -108,12 +109,12 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     ("file", "stages"),
     [
         ("refine/walk.py", {"walk"}),
-        ("refine/crf.py", {"seeds_alpha", "seeds_label", "walk", "pseudo", "crf"}),
-        ("losses/affinity.py", {"affinity", "walk"}),
+        ("refine/crf.py", {*SEEDS, "walk", "pseudo", "soft", "crf"}),
+        ("losses/affinity.py", {"affinity", "walk", "irnet", "edges"}),
         ("inference/cam.py", {"cam"}),
         ("inference/segmentation.py", {"predict"}),
         ("stages/compare.py", {"compare"}),
-        ("metrics/boundary.py", {"evaluate", "evaluate_cam"}),
+        ("metrics/boundary.py", {"evaluate", "evaluate_cam", "evaluate_walk"}),
         ("data/scenes.py", {"manifest"}),
         ("data/voc.py", {"manifest"}),
         ("data/check.py", set()),
@@ -167,5 +168,5 @@ def test_every_form_of_import_is_followed(source: Path, statement: str) -> None:
 
 def test_training_stages_share_the_loop_and_others_do_not() -> None:
     holders = {s for s in STAGES if "wsss.engine.loop" in stage_modules(s, "baseline")}
-    # Walk and predict rebuild the networks that affinity and segment trained.
-    assert holders == TRAIN | {"walk", "predict"}
+    # These rebuild the networks that affinity, irnet and segment trained.
+    assert holders == TRAIN | {"walk", "edges", "predict"}

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from wsss.artifacts import Entry
+from wsss.config import Params
 from wsss.data.manifest import Item
 from wsss.refine.crf import CrfParams
-from wsss.stages.crf import refine
+from wsss.stages.crf import optional_crf, refine
 from wsss.stages.refining import Job, take_shard
 from wsss.stages.seeds import alpha_seeds, class_ids, label_seeds
 
@@ -64,6 +65,12 @@ def test_scores_become_the_ids_of_their_classes(params: CrfParams | None) -> Non
     assert mask.dtype == np.uint8
     assert (mask[:, :12] == 0).all()
     assert (mask[:, 20:] == 7).all()
+
+
+def test_no_iterations_are_no_crf(tiny_params: Params) -> None:
+    config = tiny_params.base.crf
+    assert optional_crf(config) == CrfParams(10, 1, 3, 67, 3, 4)
+    assert optional_crf(config.model_copy(update={"iterations": 0})) is None
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 7, 12])

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from wsss.data.transforms import Crop, apply_crop, colour_jitter, valid_pixels
+from wsss.config import Params
+from wsss.data.transforms import Crop, apply_crop, colour_jitter, draw_crop, valid_pixels
 from wsss.randomness import permutation, sample_key
 
 
@@ -85,3 +86,16 @@ def test_keys_and_orders_depend_on_everything_they_are_for() -> None:
     assert all(0 <= key < 2**63 for key in keys)
     assert sorted(permutation(1, 2, 50)) == list(range(50))
     assert list(permutation(1, 2, 50)) != list(permutation(1, 3, 50))
+
+
+def test_two_scales_are_bounds_and_more_are_choices(tiny_params: Params) -> None:
+    def heights(scale: list[float]) -> set[int]:
+        config = tiny_params.base.segment.model_copy(update={"scale": scale, "crop": 32})
+        rng = np.random.default_rng(0)
+        return {draw_crop(rng, (200, 100), config).height for _ in range(300)}
+
+    assert heights([0.5, 0.75, 1.5]) == {100, 150, 300}
+    between = heights([0.5, 1.5])
+    assert len(between) > 50
+    assert min(between) >= 100
+    assert max(between) <= 300

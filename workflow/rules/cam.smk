@@ -1,6 +1,7 @@
 rule classify:
     input:
         MANIFEST,
+        classify_input,
     output:
         f"{RUN}/classify/weights.safetensors",
         f"{RUN}/classify/curve.csv",
@@ -21,7 +22,7 @@ rule classify:
 rule cam:
     input:
         MANIFEST,
-        f"{RUN}/classify/weights.safetensors",
+        made("classify", "weights.safetensors"),
     output:
         part("cam", "maps", SHARDS.cam),
     log:

@@ -3,14 +3,22 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import yaml
 
 from wsss.atomic import atomic_path
 from wsss.config import Params, stage_params
+from wsss.config.slices import layout_of
 from wsss.errors import UserError
 from wsss.provenance import code_hash
-from wsss.stages.evaluations import EVALUATIONS, stage_of, wanted
+from wsss.stages.evaluations import (
+    EVALUATIONS,
+    stage_of,
+    tuned_by,
+    walk_tuned,
+    wanted,
+)
 
 try:
     PARAMS = Params(config, "params.yaml and overlays")
@@ -63,7 +71,12 @@ def keys(stage):
 
 def code(stage):
     """Hash of the stage's own source closure: a code edit reruns the job."""
-    return lambda wildcards: code_hash(stage, variant_of(wildcards).method.name)
+
+    def digest(wildcards):
+        variant = variant_of(wildcards)
+        return code_hash(stage, variant.method.name, layout_of(variant, stage))
+
+    return digest
 
 
 def compute_threads(wildcards):
@@ -108,50 +121,105 @@ def shard_log(stage, count):
     return f"{LOGS}/{stage}{suffix}.log"
 
 
+def held(wildcards, key):
+    """Run folder of the variant that holds a folder or evaluation, shared or its own."""
+    owner = PARAMS.owners(wildcards.variant).get(key, wildcards.variant)
+    return RUN.format(dataset=DATASET, variant=owner, seed=wildcards.seed)
+
+
+def made(folder, *names):
+    """Input function: files in a folder of the run."""
+    return lambda wildcards: [f"{held(wildcards, folder)}/{folder}/{n}" for n in names]
+
+
+def metric(wildcards, what):
+    """File of an evaluation of the run."""
+    return f"{held(wildcards, f'metrics/{what}')}/metrics/{what}.json"
+
+
 def label_seed_input(wildcards):
     """CAMs and, where the threshold is tuned, the result of tuning it."""
-    run = RUN.format(**wildcards)
     tuned = variant_of(wildcards).cam.threshold == "tune"
-    return [f"{run}/cam/maps.zip", *([f"{run}/metrics/cam_tune.json"] if tuned else [])]
+    cams = made("cam", "maps.zip")(wildcards)
+    return [*cams, *([metric(wildcards, "cam_tune")] if tuned else [])]
 
 
 def pseudo_input(wildcards):
     """What pseudo masks are made from: walked CAMs, or the CRF seeds without refinement."""
-    name = {"none": "seeds/crf.zip", "affinitynet": "walk/scores.zip"}
-    return f"{RUN.format(**wildcards)}/{name[variant_of(wildcards).refine.method]}"
+    config = variant_of(wildcards)
+    if config.refine.method == "none":
+        return made("seeds", "crf.zip")(wildcards)
+    tuned = [metric(wildcards, "walk_tune")] if walk_tuned(config) else []
+    return [*made("walk", "scores.zip")(wildcards), *tuned]
+
+
+def walk_input(wildcards):
+    """CAMs, and what says which cells belong together."""
+    edges = variant_of(wildcards).refine.method == "irnet"
+    source = ("irnet", "edges.zip") if edges else ("affinity", "weights.safetensors")
+    return [*made("cam", "maps.zip")(wildcards), *made(*source)(wildcards)]
+
+
+def soft_input(wildcards):
+    """What soft labels are made from: walked CAMs, or the CAMs without refinement."""
+    if variant_of(wildcards).refine.method == "none":
+        return label_seed_input(wildcards)
+    return pseudo_input(wildcards)
+
+
+def imported_file(wildcards, stage):
+    """The published weights that stand in for a stage's training, or None."""
+    imported = getattr(variant_of(wildcards), stage).checkpoint
+    return imported.file if imported else None
+
+
+def classify_input(wildcards):
+    """Published weights that stand in for the training, if there are any."""
+    return imported_file(wildcards, "classify") or []
 
 
 def segment_input(wildcards):
-    """Pseudo masks; the upper bound reads ground truth, which is part of the data set."""
-    supervised = variant_of(wildcards).road == "supervised"
-    return [] if supervised else f"{RUN.format(**wildcards)}/pseudo/masks.zip"
+    """Pseudo masks, their probabilities or both, or published weights that stand in for the
+    training; the upper bound reads ground truth, which is part of the data set."""
+    variant = variant_of(wildcards)
+    imported = imported_file(wildcards, "segment")
+    if imported:
+        return imported
+    if variant.road == "supervised":
+        return []
+    soft = variant.segment.labels == "soft"
+    names = {"masks": not soft, "scores": soft or variant.segment.ignore_below > 0}
+    files = [f"{name}.zip" for name, needed in names.items() if needed]
+    return made("pseudo", *files)(wildcards)
 
 
 def predict_input(wildcards):
     """The network that predicts: the segmentation net, or the method's own."""
     single = variant_of(wildcards).road == "single-stage"
     stage = "classify" if single else "segment"
-    return f"{RUN.format(**wildcards)}/{stage}/weights.safetensors"
+    return made(stage, "weights.safetensors")(wildcards)
 
 
 def evaluate_input(wildcards):
     """The scored artifact and, for CAMs with a tuned threshold, the result of tuning."""
     evaluation = EVALUATIONS[wildcards.what]
-    run = RUN.format(**{k: v for k, v in wildcards.items() if k != "what"})
-    files = [f"{run}/{evaluation.stage}/{evaluation.store}.zip"]
-    if wildcards.what == "cam" and variant_of(wildcards).cam.threshold == "tune":
-        files.append(f"{run}/metrics/cam_tune.json")
+    files = made(evaluation.stage, f"{evaluation.store}.zip")(wildcards)
+    tuned = tuned_by(wildcards.what, variant_of(wildcards))
+    if tuned:
+        files.append(metric(wildcards, tuned))
     return files
+
+
+def metrics_of(name, seed):
+    """Evaluations that a variant ends with, its own and shared ones."""
+    job = SimpleNamespace(variant=name, seed=seed)
+    return [metric(job, what) for what in wanted(PARAMS.resolve(name))]
 
 
 def compared(wildcards):
     """Metrics of every variant and seed."""
-    return [
-        f"{RUN.format(dataset=wildcards.dataset, variant=name, seed=seed)}/metrics/{what}.json"
-        for name in BASE.run.variants
-        for seed in BASE.run.seeds
-        for what in wanted(PARAMS.resolve(name))
-    ]
+    runs = [(name, seed) for name in BASE.run.variants for seed in BASE.run.seeds]
+    return list(dict.fromkeys(file for run in runs for file in metrics_of(*run)))
 
 
 def targets():
@@ -160,10 +228,7 @@ def targets():
     for name in BASE.run.variants:
         for seed in BASE.run.seeds:
             run = RUN.format(dataset=DATASET, variant=name, seed=seed)
-            files.append(f"{run}/predict/masks.zip")
-            files += [
-                f"{run}/metrics/{what}.json" for what in wanted(PARAMS.resolve(name))
-            ]
+            files += [f"{run}/predict/masks.zip", *metrics_of(name, seed)]
     if any(wanted(PARAMS.resolve(name)) for name in BASE.run.variants):
         files.append(f"{ROOT}/comparison.md".format(dataset=DATASET))
-    return files
+    return list(dict.fromkeys(files))

@@ -1,7 +1,7 @@
 rule seeds_alpha:
     input:
         MANIFEST,
-        f"{RUN}/cam/maps.zip",
+        made("cam", "maps.zip"),
     output:
         part("seeds", "low", SHARDS.seeds),
         part("seeds", "high", SHARDS.seeds),
@@ -35,6 +35,24 @@ rule seeds_label:
         f"wsss seeds label {JOB} {shard_option(SHARDS.seeds)} --log {{log}}"
 
 
+rule seeds_confident:
+    input:
+        MANIFEST,
+        made("cam", "maps.zip"),
+    output:
+        part("seeds", "confident", SHARDS.seeds),
+    log:
+        shard_log("seeds_confident", SHARDS.seeds),
+    conda:
+        "../../envs/wsss.yaml"
+    threads: pool_threads
+    params:
+        config=keys("seeds_confident"),
+        code=code("seeds_confident"),
+    shell:
+        f"wsss seeds confident {JOB} {shard_option(SHARDS.seeds)} --log {{log}}"
+
+
 if SHARDS.seeds > 1:
 
     rule merge_seeds:
@@ -45,7 +63,7 @@ if SHARDS.seeds > 1:
         log:
             f"{LOGS}/merge_seeds_{{name}}.log",
         wildcard_constraints:
-            name="low|high|crf",
+            name="low|high|confident|crf",
         conda:
             "../../envs/wsss.yaml"
         shell:
@@ -55,8 +73,7 @@ if SHARDS.seeds > 1:
 rule affinity:
     input:
         MANIFEST,
-        f"{RUN}/seeds/low.zip",
-        f"{RUN}/seeds/high.zip",
+        made("seeds", "low.zip", "high.zip"),
     output:
         f"{RUN}/affinity/weights.safetensors",
         f"{RUN}/affinity/curve.csv",
@@ -74,11 +91,66 @@ rule affinity:
         f"wsss affinity {JOB} --log {{log}}"
 
 
+rule irnet:
+    input:
+        MANIFEST,
+        made("seeds", "confident.zip"),
+    output:
+        f"{RUN}/irnet/weights.safetensors",
+        f"{RUN}/irnet/curve.csv",
+    log:
+        f"{LOGS}/irnet.log",
+    conda:
+        "../../envs/wsss.yaml"
+    threads: compute_threads
+    resources:
+        gpu=gpus,
+    params:
+        config=keys("irnet"),
+        code=code("irnet"),
+    shell:
+        f"wsss irnet {JOB} --log {{log}}"
+
+
+rule edges:
+    input:
+        MANIFEST,
+        made("irnet", "weights.safetensors"),
+    output:
+        part("irnet", "edges", SHARDS.walk),
+    log:
+        shard_log("edges", SHARDS.walk),
+    conda:
+        "../../envs/wsss.yaml"
+    threads: compute_threads
+    resources:
+        gpu=gpus,
+    params:
+        config=keys("edges"),
+        code=code("edges"),
+    shell:
+        f"wsss edges {JOB} {shard_option(SHARDS.walk)} --log {{log}}"
+
+
+if SHARDS.walk > 1:
+
+    rule merge_edges:
+        input:
+            parts("irnet", "edges", SHARDS.walk),
+        output:
+            f"{RUN}/irnet/edges.zip",
+        log:
+            f"{LOGS}/merge_edges.log",
+        conda:
+            "../../envs/wsss.yaml"
+        shell:
+            "wsss merge {output} {input} 2> {log}"
+
+
 rule walk:
     input:
         MANIFEST,
-        f"{RUN}/cam/maps.zip",
-        f"{RUN}/affinity/weights.safetensors",
+        walk_input,
     output:
         part("walk", "scores", SHARDS.walk),
     log:
@@ -126,3 +198,21 @@ rule pseudo:
         code=code("pseudo"),
     shell:
         f"wsss pseudo {JOB} --log {{log}}"
+
+
+rule soft:
+    input:
+        MANIFEST,
+        soft_input,
+    output:
+        f"{RUN}/pseudo/scores.zip",
+    log:
+        f"{LOGS}/soft.log",
+    conda:
+        "../../envs/wsss.yaml"
+    threads: pool_threads
+    params:
+        config=keys("soft"),
+        code=code("soft"),
+    shell:
+        f"wsss soft {JOB} --log {{log}}"

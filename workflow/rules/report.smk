@@ -9,7 +9,7 @@ rule evaluate:
     log:
         f"{LOGS}/evaluate_{{what}}.log",
     wildcard_constraints:
-        what="|".join(EVALUATIONS),
+        what="|".join(what for what in EVALUATIONS if what != "boxes"),
     conda:
         "../../envs/wsss.yaml"
     threads: pool_threads
@@ -18,6 +18,26 @@ rule evaluate:
         code=lambda wildcards: code(stage_of(wildcards.what))(wildcards),
     shell:
         f"wsss evaluate {{wildcards.what}} {JOB} --log {{log}}"
+
+
+rule evaluate_boxes:
+    input:
+        MANIFEST,
+        f"{RUN}/cam/maps.zip",
+    output:
+        f"{RUN}/metrics/boxes.json",
+        f"{RUN}/metrics/boxes.classes.csv",
+        f"{RUN}/metrics/boxes.sweep.csv",
+    log:
+        f"{LOGS}/evaluate_boxes.log",
+    conda:
+        "../../envs/wsss.yaml"
+    threads: pool_threads
+    params:
+        config=keys("evaluate_boxes"),
+        code=code("evaluate_boxes"),
+    shell:
+        f"wsss evaluate boxes {JOB} --log {{log}}"
 
 
 rule compare:

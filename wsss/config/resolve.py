@@ -6,16 +6,20 @@ import difflib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from wsss.config.schema import Config
+from wsss.config.sharing import SHARE, ancestry, check_shared, owners, share_of
 from wsss.errors import UserError
 
 VARIANTS = "variants"
+# What a variant has in common with its upper bound.
+_TWIN_KEYS = ("backbone", "segment")
+Part = TypeVar("Part", bound=BaseModel)
 
 
 def overlay(base: Mapping[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,6 +95,16 @@ def validate(raw: Mapping[str, Any], where: str) -> Config:
         raise UserError(f"{where}: {first}{more}") from error
 
 
+def validate_section(model: type[Part], name: str, raw: Any, where: str) -> Part:
+    """Check one section by itself, ``name`` its key; otherwise as :func:`validate`."""
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        details = [{**detail, "loc": (name, *detail["loc"])} for detail in error.errors()]
+        details.sort(key=lambda detail: detail["type"] == "missing")
+        raise UserError(f"{where}: {_explain(cast(ErrorDetails, details[0]))}") from error
+
+
 class Params:
     """The base configuration and its variants.
 
@@ -123,7 +137,37 @@ class Params:
                 f"{self.origin}: unknown variant {variant!r}: {hint}"
                 f"defined are {', '.join(sorted(self.variants))}"
             )
-        return self._resolve(variant, self.variants[variant] or {})
+        return self._resolve(variant, self._overlay(variant))
+
+    def owners(self, variant: str) -> dict[str, str]:
+        """Return which other variant holds each folder and evaluation that ``variant`` shares."""
+        return owners(self.variants, variant, self.origin) if variant else {}
+
+    def twin(self, variant: str) -> str | None:
+        """Return the supervised variant with the same backbone and segmentation network.
+
+        Reads the overlays as they are written, so that it also serves where the data is absent.
+        """
+        mine = self._network(variant)
+        for name in self.raw["run"]["variants"]:
+            other = self._network(name)
+            if other["road"] == "supervised" and all(other[k] == mine[k] for k in _TWIN_KEYS):
+                return str(name)
+        return None
+
+    def _network(self, variant: str) -> dict[str, Any]:
+        merged = overlay(self.raw, self._overlay(variant))
+        return {key: merged.get(key) for key in ("road", *_TWIN_KEYS)}
+
+    def _overlay(self, variant: str) -> Any:
+        """Lay a variant's differences over those of the variants it shares from."""
+        merged: Any = {}
+        for name in reversed(ancestry(self.variants, variant, self.origin)):
+            top = self.variants[name] or {}
+            if not isinstance(top, Mapping):
+                return top
+            merged = overlay(merged, {key: v for key, v in top.items() if key != SHARE})
+        return merged
 
     def _resolve(self, variant: str, top: Any) -> Config:
         if variant not in self._resolved:
@@ -134,6 +178,9 @@ class Params:
             for fixed in {"run", "data"} & set(top):
                 raise UserError(f"{where}: {fixed!r} is shared by all variants; set it at the top")
             self._resolved[variant] = validate(overlay(sections, top), where)
+            share = share_of(self.variants.get(variant), where) if variant else None
+            if share:
+                check_shared(self._resolved[variant], self.resolve(share.source), share, where)
         return self._resolved[variant]
 
     def validate(self) -> None:

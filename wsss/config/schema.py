@@ -10,6 +10,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from wsss.config.about import About
+from wsss.errors import UserError
+
 
 def _number(value: Any) -> Any:
     """Accept ``1e-4``, which YAML 1.1 reads as a string."""
@@ -27,7 +30,7 @@ def _folder(value: Any) -> Any:
         return value
     expanded = os.path.expanduser(os.path.expandvars(value))  # noqa: PTH111
     if "$" in expanded:
-        raise ValueError(f"data.root is {value!r}: set that environment variable, or write a path")
+        raise ValueError(f"the path is {value!r}: set that environment variable, or write a path")
     return expanded
 
 
@@ -41,6 +44,7 @@ Natural = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Scales = Annotated[list[Positive], Field(min_length=1)]
 Range = Annotated[list[Positive], Field(min_length=2, max_length=2)]
+Sizes = Annotated[list[Positive], Field(min_length=2)]
 Road = Literal["two-stage", "single-stage", "supervised"]
 
 
@@ -108,7 +112,7 @@ class Scenes(Section):
 class Data(Section):
     """Where images, tags and masks come from."""
 
-    source: Literal["scenes", "voc", "folder"]
+    source: Literal["scenes", "voc", "coco", "folder"]
     root: Folder
     classes: Annotated[list[str], Field(min_length=1)] | None
     csv: str
@@ -137,29 +141,60 @@ class Backbone(Section):
     allow_download: bool
 
 
+class Checkpoint(Section):
+    """Trained weights from elsewhere, which stand in for a stage's training.
+
+    Attributes:
+        file: a checkpoint of plain tensors.
+        layout: whose key names it has, see ``wsss import --list``.
+        classes: the order of its classes where that is not the layout's own.
+    """
+
+    file: Annotated[str, BeforeValidator(_folder)]
+    layout: str
+    classes: Annotated[list[str], Field(min_length=1)] | None
+
+    @model_validator(mode="after")
+    def _layout(self) -> Self:
+        from wsss.models.imports import check_name  # a list of names; no network
+
+        try:
+            check_name(self.layout)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+
 class Training(Section):
     """Optimisation and augmentation of one network."""
 
-    output_stride: Literal[8, 16, 32]
+    output_stride: Literal[8, 14, 16, 32]
+    geometry: Literal["timm", "undilated", "caffe"]
     epochs: Count
     batch: Count
     micro_batch: Count | None
     crop: Annotated[int, Field(ge=32)]
     long_side: Range | None
-    scale: Range | None
+    scale: Sizes | None
     flip: bool
     jitter: Annotated[list[NonNegative], Field(min_length=4, max_length=4)]
     optimizer: Literal["sgd", "adamw"]
     lr: Positive
     head_lr: Positive
+    bias_lr: Positive
+    bias_decay: bool
     momentum: Fraction
     weight_decay: NonNegative
     schedule: Literal["poly", "cosine", "constant"]
     power: Positive
+    schedule_every: Count
     warmup: Fraction
     ema: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)] | None
     clip: Positive | None
     freeze_bn: bool
+    freeze_levels: Natural
+    freeze_affine: bool
+    bn_momentum: Fraction | None
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
@@ -167,7 +202,7 @@ class Training(Section):
             raise ValueError("exactly one of long_side and scale must be set, the other null")
         for name in ("long_side", "scale"):
             bounds = getattr(self, name)
-            if bounds and bounds[0] > bounds[1]:
+            if bounds and len(bounds) == 2 and bounds[0] > bounds[1]:
                 raise ValueError(f"{name} is {bounds}: the lower bound comes first")
         if self.micro_batch and self.batch % self.micro_batch:
             raise ValueError(f"micro_batch {self.micro_batch} must divide batch {self.batch}")
@@ -177,6 +212,7 @@ class Training(Section):
 class Classify(Training):
     """Training of the classification network."""
 
+    checkpoint: Checkpoint | None
     dropout: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
 
 
@@ -193,7 +229,7 @@ class Cam(Section):
 class Refine(Section):
     """What turns CAM seeds into pseudo masks."""
 
-    method: Literal["none", "affinitynet"]
+    method: Literal["none", "affinitynet", "irnet"]
 
 
 class Crf(Section):
@@ -216,6 +252,8 @@ class Seeds(Section):
     alpha_crf: Crf
     label_confidence: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)]
     label_crf: Crf
+    confident_fg: Fraction
+    confident_bg: Fraction
 
     @model_validator(mode="after")
     def _order(self) -> Self:
@@ -223,6 +261,11 @@ class Seeds(Section):
             raise ValueError(
                 f"alpha_low {self.alpha_low} must be below alpha_high {self.alpha_high}: "
                 "a larger alpha means less background"
+            )
+        if self.confident_bg >= self.confident_fg:
+            raise ValueError(
+                f"confident_bg {self.confident_bg} must be below confident_fg "
+                f"{self.confident_fg}: what lies between them is ignored"
             )
         return self
 
@@ -234,11 +277,21 @@ class Affinity(Training):
     widths: Annotated[list[Count], Field(min_length=3, max_length=3)]
 
 
+class IrNet(Training):
+    """Training of IRNet; ``head_lr`` is the factor of the displacement branch."""
+
+    radius: Count
+
+
 class Walk(Section):
-    """The random walk."""
+    """The random walk, and what is background after it."""
 
     batch: Count
+    background: Literal["alpha", "threshold"]
     background_alpha: Positive
+    background_threshold: Fraction | Literal["tune"]
+    power: Positive
+    suppress_edges: bool
     beta: Positive
     steps: Count
     radius: Count
@@ -251,12 +304,29 @@ class Pseudo(Section):
     crf_params: Crf
 
 
+class Rates(Section):
+    """Dilations of atrous spatial pyramid pooling, in cells of the output stride."""
+
+    deeplabv2: Annotated[list[Count], Field(min_length=1)]
+    deeplabv3plus: Annotated[list[Count], Field(min_length=1)]
+
+
 class Segment(Training):
     """Training of the segmentation network."""
 
-    net: Literal["largefov"]
+    checkpoint: Checkpoint | None
+    net: Literal["largefov", "deeplabv2", "deeplabv3plus"]
+    loss: Literal["ce", "balanced"]
+    labels: Literal["hard", "soft"]
+    label_stride: Count
+    ignore_below: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
+    msc: Scales | None
+    norm: bool
     width: Count
+    low_width: Count
     dilation: Count
+    rates: Rates
+    separable: bool
     dropout: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
 
 
@@ -274,11 +344,14 @@ class Evaluate(Section):
 
     bins: Annotated[int, Field(ge=2)]
     boundary_tolerance: Positive
+    boxes: bool
+    box_min_area: Fraction
 
 
 class Config(Section):
     """One variant, resolved."""
 
+    about: About | None
     run: Run
     compute: Compute
     resources: Resources
@@ -291,6 +364,7 @@ class Config(Section):
     refine: Refine
     seeds: Seeds
     affinity: Affinity
+    irnet: IrNet
     walk: Walk
     pseudo: Pseudo
     segment: Segment
@@ -300,11 +374,22 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
-        if self.cam.threshold == "tune" and self.data.splits.tune is None:
-            raise ValueError("cam.threshold is 'tune' but data.splits.tune is null: name a list")
-        if self.walk.radius > self.affinity.radius:
-            raise ValueError(
-                f"walk.radius {self.walk.radius} must not exceed affinity.radius "
-                f"{self.affinity.radius}: those pairs were never trained"
-            )
+        thresholds = {"cam.threshold": self.cam.threshold}
+        if self.walk.background == "threshold":
+            thresholds["walk.background_threshold"] = self.walk.background_threshold
+        for key, value in thresholds.items():
+            if value == "tune" and self.data.splits.tune is None:
+                raise ValueError(f"{key} is 'tune' but data.splits.tune is null: name a list")
+        for name in ("classify", "affinity", "segment"):
+            if getattr(self, name).freeze_levels and self.backbone.weights == "random":
+                raise ValueError(
+                    f"{name}.freeze_levels is {getattr(self, name).freeze_levels} but "
+                    "backbone.weights is 'random': frozen layers would stay random"
+                )
+        for name, radius in (("affinity", self.affinity.radius), ("irnet", self.irnet.radius)):
+            if self.walk.radius > radius:
+                raise ValueError(
+                    f"walk.radius {self.walk.radius} must not exceed {name}.radius {radius}: "
+                    "those pairs were never trained"
+                )
         return self

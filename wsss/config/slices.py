@@ -10,8 +10,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from wsss.config.schema import Config
+from wsss.config.schema import Classify, Config, Segment
 
+# Says of a score whether its networks were trained here.
+_ORIGIN = ("road", "classify.checkpoint", "segment.checkpoint")
 # Keys whose change makes a stage's result stale.
 STAGES: dict[str, tuple[str, ...]] = {
     "manifest": ("data",),
@@ -20,6 +22,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "method",
         "backbone",
         "classify.output_stride",
+        "classify.geometry",
         "classify.dropout",
         "cam.scales",
         "cam.flip",
@@ -29,47 +32,115 @@ STAGES: dict[str, tuple[str, ...]] = {
     ),
     "seeds_alpha": ("seeds.alpha_low", "seeds.alpha_high", "seeds.alpha_crf"),
     "seeds_label": ("cam.threshold", "seeds.label_confidence", "seeds.label_crf"),
+    "seeds_confident": (
+        "seeds.confident_fg",
+        "seeds.confident_bg",
+        "seeds.label_confidence",
+        "seeds.label_crf",
+    ),
     "affinity": ("backbone", "affinity", "compute"),
-    "walk": (
+    "irnet": ("backbone", "irnet", "compute"),
+    "edges": (
         "backbone",
-        "affinity.output_stride",
-        "affinity.radius",
-        "affinity.widths",
-        "walk",
+        "irnet.output_stride",
+        "irnet.geometry",
+        "irnet.radius",
+        "walk.batch",
         "compute",
     ),
-    "pseudo": ("refine", "pseudo"),
+    "walk": (
+        "refine",
+        "backbone",
+        "affinity.output_stride",
+        "affinity.geometry",
+        "affinity.radius",
+        "affinity.widths",
+        "walk.batch",
+        "walk.background",
+        "walk.background_alpha",
+        "walk.power",
+        "walk.suppress_edges",
+        "walk.beta",
+        "walk.steps",
+        "walk.radius",
+        "compute",
+    ),
+    "pseudo": ("refine", "walk.background", "walk.background_threshold", "pseudo"),
+    "soft": (
+        "refine",
+        "walk.background",
+        "walk.background_threshold",
+        "pseudo.crf",
+        "pseudo.crf_params",
+        "segment.label_stride",
+        "cam.threshold",
+        "seeds.label_confidence",
+        "seeds.label_crf",
+    ),
     "segment": ("road", "backbone", "segment", "compute"),
     "predict": (
         "road",
         "method",
         "backbone",
         "classify.output_stride",
+        "classify.geometry",
         "classify.dropout",
         "segment.output_stride",
+        "segment.geometry",
         "segment.net",
         "segment.width",
+        "segment.low_width",
         "segment.dilation",
+        "segment.rates",
+        "segment.separable",
+        "segment.norm",
+        "segment.msc",
         "segment.dropout",
         "predict",
         "compute",
     ),
     "crf": ("crf",),
-    "evaluate_cam": ("cam.threshold", "evaluate"),
-    "evaluate": ("evaluate",),
+    "evaluate_cam": (
+        "cam.threshold",
+        "evaluate.bins",
+        "evaluate.boundary_tolerance",
+        *_ORIGIN,
+    ),
+    "evaluate_walk": (
+        "walk.background",
+        "walk.background_threshold",
+        "evaluate.bins",
+        "evaluate.boundary_tolerance",
+        *_ORIGIN,
+    ),
+    "evaluate_boxes": ("evaluate.bins", "evaluate.box_min_area", *_ORIGIN),
+    "evaluate": ("evaluate.boundary_tolerance", *_ORIGIN),
     "compare": (),
 }
 # The module in wsss/stages that runs each stage.
 MODULES: dict[str, str] = {
     "seeds_alpha": "seeds",
     "seeds_label": "seeds",
+    "seeds_confident": "seeds",
     "evaluate_cam": "scoring",
+    "evaluate_walk": "scoring",
+    "evaluate_boxes": "boxes",
     "evaluate": "scoring",
     **{stage: stage for stage in STAGES if not stage.startswith(("seeds", "evaluate"))},
 }
 # Keys any stage may read because they never change a result: where things are, how many
 # processes share the work.
 SHARED = ("run", "resources", "data")
+
+
+def layout_of(config: Config, stage: str) -> str | None:
+    """Return the layout of the checkpoint that stands in for a stage's training, if any."""
+    trained: dict[str, Classify | Segment] = {
+        "classify": config.classify,
+        "segment": config.segment,
+    }
+    checkpoint = trained[stage].checkpoint if stage in trained else None
+    return checkpoint.layout if checkpoint is not None else None
 
 
 def _partial(model: BaseModel, paths: set[str]) -> BaseModel:

@@ -6,7 +6,7 @@ damage, sizes, mask ids, and tags that disagree with masks. One run lists all of
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from wsss.data.content import threads
 from wsss.data.manifest import Item, mask_table
 from wsss.data.scan import Problem, Scan
 from wsss.data.sources import load_source
+from wsss.errors import UserError
 
 if TYPE_CHECKING:
     from wsss.config.schema import Data
@@ -29,6 +30,7 @@ class _Tables:
     """How mask files of this data set are to be read, see :func:`mask_table`."""
 
     root: Path
+    draw: Callable[[Item], np.ndarray] | None
     classes: tuple[str, ...]
     target: np.ndarray
     known: np.ndarray
@@ -52,7 +54,7 @@ def check(cfg: Data, data_dir: Path | None = None) -> list[Problem]:
 def _decoded(scan: Scan) -> Iterable[tuple[str, str]]:
     """Findings of decoding, in id order. Decoders release the GIL, so threads suffice."""
     target, known = mask_table(scan.mask_values, scan.background_values)
-    tables = _Tables(scan.root, scan.classes, target, known)
+    tables = _Tables(scan.root, scan.draw_mask, scan.classes, target, known)
     with ThreadPoolExecutor(threads()) as pool:
         for found in pool.map(lambda item: _inspect(item, tables), scan.items):
             yield from found
@@ -78,8 +80,11 @@ def _inspect(item: Item, tables: _Tables) -> _Found:
 
 def _inspect_mask(item: Item, path: str, size: tuple[int, int] | None, tables: _Tables) -> _Found:
     try:
-        mask = images.decode_mask(images.read_bytes(tables.root, path), path)
-    except images.FileError as error:
+        if tables.draw is not None:
+            mask = tables.draw(item)
+        else:
+            mask = images.decode_mask(images.read_bytes(tables.root, path), path)
+    except UserError as error:
         return [("mask-unreadable", str(error))]
     found: _Found = []
     if size is not None and mask.shape != size:

@@ -31,15 +31,17 @@ def content_hash(
     classes: Iterable[str],
     mask_values: Iterable[int],
     background_values: Iterable[int],
+    mask_root: Path | None = None,
 ) -> str:
     """Hash rows, classes and the bytes of every image and mask (blake2b, 32 hex digits).
 
+    Masks are looked for in ``mask_root``, by default in ``root`` like images.
     Raises UserError naming the id of a file that cannot be read.
     """
 
     def contents(item: Item) -> bytes:
         try:
-            return _digest(root, item.image) + _digest(root, item.mask)
+            return _digest(root, item.image) + _digest(mask_root or root, item.mask)
         except images.FileError as error:
             raise UserError(f"image {item.id!r}: {error}; run `wsss data check`") from error
 

@@ -50,7 +50,7 @@ class _Row:
     splits: frozenset[str]
 
 
-def build(cfg: Data, data_dir: Path) -> Manifest:
+def build(cfg: Data, data_dir: Path, _processes: int = 1) -> Manifest:
     """The manifest of a folder; UserError if anything is wrong with it."""
     return scan(cfg, data_dir).manifest()
 

@@ -29,12 +29,17 @@ COLUMNS = ("id", "image", "mask", "labels", "split")
 ROLES = ("train", "seed", "tune", "val")
 SEPARATOR = ";"
 GENERATED = "scenes"
+# Sources whose masks are drawn beside the manifest, while images stay where they are.
+DRAWN = ("coco",)
 _KEYS = ("source", "classes", "mask_values", "background_values", "roles", "data_hash")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image: paths relative to the data root, tags by name, the lists it is on."""
+    """One image: paths relative to the data root, tags by name, the lists it is on.
+
+    Where a source draws its masks itself, ``mask`` is relative to the manifest's folder.
+    """
 
     id: str
     image: str
@@ -83,6 +88,8 @@ class Manifest:
     roles: dict[str, str | None]
     data_hash: str
     items: tuple[Item, ...] = field(repr=False)
+    # The folder of the masks where that is not the data root.
+    mask_root: Path | None = None
 
     @property
     def num_classes(self) -> int:
@@ -113,6 +120,7 @@ class Manifest:
             roles={name: about["roles"].get(name) for name in ROLES},
             data_hash=about["data_hash"],
             items=items,
+            mask_root=Path(data_dir) if about["source"] in DRAWN else None,
         )
 
     def save(self, data_dir: Path) -> None:
@@ -212,7 +220,8 @@ class Manifest:
         if item.mask is None:
             raise UserError(f"image {item.id!r} has no mask: leave it off the lists to be scored")
         try:
-            mask = images.decode_mask(images.read_bytes(self.root, item.mask), item.mask)
+            data = images.read_bytes(self.mask_root or self.root, item.mask)
+            mask = images.decode_mask(data, item.mask)
             size = images.image_size(images.read_bytes(self.root, item.image), item.image)
         except images.FileError as error:
             raise UserError(f"image {item.id!r}: {error}") from error

@@ -6,7 +6,7 @@ scan does.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -16,6 +16,8 @@ from wsss.data.manifest import ROLES, SEPARATOR, Item, Manifest, unwritable
 from wsss.errors import UserError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from wsss.config.schema import Splits
 
 Severity = Literal["error", "warning", "note"]
@@ -35,6 +37,7 @@ KINDS: dict[str, tuple[Severity, str]] = {
     ),
     "class-unknown": ("error", "data.classes may only name classes of the source"),
     "list-missing": ("error", "put the list there or change data.splits"),
+    "list-unknown": ("error", "a list may only name images that the annotations describe"),
     "list-duplicate": ("note", "an id listed more than once counts once"),
     "split-empty": ("error", "fill the list, or set data.splits.<role> to null"),
     "split-overlap": ("error", "take the shared images off one of the two lists"),
@@ -48,7 +51,15 @@ KINDS: dict[str, tuple[Severity, str]] = {
     "row-unused": ("note", "these rows are on no list that data.splits names"),
     "annotation-missing": ("error", "tags come from Annotations/<id>.xml: restore it"),
     "annotation-unreadable": ("error", "restore the XML file"),
+    "instances-unreadable": ("error", "restore annotations/instances_<list>.json"),
+    "instances-entry": ("error", "give the entry the fields of COCO's format, or remove it"),
+    "instances-duplicate": ("error", "images, annotations and categories need ids of their own"),
+    "instances-categories": ("error", "all lists must name the same categories by the same ids"),
+    "instances-orphan": ("warning", "annotations of images that the file lacks are not used"),
+    "segmentation-empty": ("warning", "an annotation without outline is a tag without pixels"),
+    "segmentation-broken": ("error", "correct the outline or remove the annotation"),
     "label-unknown": ("error", "correct the name, or add it to data.classes"),
+    "unlabelled-left-out": ("note", "images without a label are kept out of training"),
     "no-label": ("error", "tag the images or take them off the train list"),
     "class-absent": ("warning", "no train image has this tag, so it cannot be learned"),
     "image-missing": ("error", "restore the file or take the id off its lists"),
@@ -120,18 +131,25 @@ class Scan:
     roles: dict[str, str | None]
     items: tuple[Item, ...]
     findings: Findings
+    # Of a source that draws its masks: the folder they are in once drawn, and one of them now.
+    mask_root: Path | None = None
+    draw_mask: Callable[[Item], np.ndarray] | None = None
 
     def role(self, name: str) -> list[Item]:
         """The images of a role, none if it has no list."""
         return [item for item in self.items if self.roles.get(name) in item.splits]
 
-    def manifest(self) -> Manifest:
-        """The manifest of a scan without errors. UserError sums the errors up otherwise."""
+    def stop_at_errors(self) -> None:
+        """UserError that sums the errors up, if there are any."""
         errors = [p for p in self.findings.problems() if p.severity == "error"]
         if errors:
             more = f", and {len(errors) - 1} more kinds of error" if errors[1:] else ""
             text = str(errors[0]).removeprefix("error: ")
             raise UserError(f"data: {text}{more}: `wsss data check` lists them all")
+
+    def manifest(self) -> Manifest:
+        """The manifest of a scan without errors. UserError sums the errors up otherwise."""
+        self.stop_at_errors()
         ids = (self.mask_values, self.background_values)
         return Manifest(
             source=self.source,
@@ -140,8 +158,11 @@ class Scan:
             mask_values=self.mask_values,
             background_values=self.background_values,
             roles=self.roles,
-            data_hash=content_hash(self.root, self.items, self.classes, *ids),
+            data_hash=content_hash(
+                self.root, self.items, self.classes, *ids, mask_root=self.mask_root
+            ),
             items=self.items,
+            mask_root=self.mask_root,
         )
 
 

@@ -162,7 +162,7 @@ def _finish(canvas: np.ndarray, rng: Rng) -> np.ndarray:
 # --- the archive -------------------------------------------------------------------------------
 
 
-def build(cfg: Data, data_dir: Path) -> Manifest:
+def build(cfg: Data, data_dir: Path, _processes: int = 1) -> Manifest:
     """Generate ``scenes.zip`` into ``data_dir``; the manifest is not yet saved."""
     result = scan(cfg, None)
     if not result.findings.problems():

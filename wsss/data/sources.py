@@ -1,8 +1,8 @@
 """The registry of data sources: a name in ``data.source`` and the module that reads it.
 
 A source module offers ``scan(cfg, data_dir)``, which reads what is there without stopping at
-problems, and ``build(cfg, data_dir)``, which returns a manifest or raises UserError. A further
-source is one module and one line here.
+problems, and ``build(cfg, data_dir, processes)``, which returns a manifest or raises UserError.
+A further source is one module and one line here.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ SOURCES = {
     "scenes": "wsss.data.scenes",
     "voc": "wsss.data.voc",
     "folder": "wsss.data.folder",
+    "coco": "wsss.data.coco",
 }
 
 
@@ -31,7 +32,7 @@ class Source(Protocol):
     def scan(self, cfg: Data, data_dir: Path | None = None) -> Scan:
         """Read what is there; problems go to the scan's findings."""
 
-    def build(self, cfg: Data, data_dir: Path) -> Manifest:
+    def build(self, cfg: Data, data_dir: Path, processes: int = 1, /) -> Manifest:
         """Return the manifest (not yet saved); UserError if anything is wrong."""
 
 
@@ -42,6 +43,6 @@ def load_source(name: str) -> Source:
     return cast(Source, import_module(SOURCES[name]))
 
 
-def build(cfg: Data, data_dir: Path) -> Manifest:
-    """The manifest of the configured data (not yet saved)."""
-    return load_source(cfg.source).build(cfg, data_dir)
+def build(cfg: Data, data_dir: Path, processes: int = 1) -> Manifest:
+    """The manifest of the configured data (not yet saved); masks are drawn by ``processes``."""
+    return load_source(cfg.source).build(cfg, data_dir, processes)

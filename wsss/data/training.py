@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -11,9 +11,18 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
+from wsss.artifacts import ArrayStore
 from wsss.config.schema import Training
 from wsss.data.manifest import Item, Manifest
-from wsss.data.transforms import IGNORE, apply_crop, colour_jitter, draw_crop, draw_jitter
+from wsss.data.transforms import (
+    IGNORE,
+    Crop,
+    apply_crop,
+    colour_jitter,
+    crop_scores,
+    draw_crop,
+    draw_jitter,
+)
 from wsss.data.transforms import valid_pixels as valid_pixels_of
 from wsss.randomness import permutation, sample_key
 
@@ -23,15 +32,37 @@ ReadMasks = Callable[[Item], Sequence[np.ndarray]]
 Place = tuple[int, int]  # epoch, index
 
 
+class SoftLabels(NamedTuple):
+    """Probabilities to train on in place of masks.
+
+    ``store`` holds (K, h, w) probabilities of the classes with ids 0..C; ``classes`` is C + 1; a
+    crop of S pixels gets ceil(S / ``stride``) cells a side.
+    """
+
+    store: ArrayStore
+    classes: int
+    stride: int
+
+    def crop(self, item: Item, crop: Crop) -> np.ndarray:
+        """Return (C + 1, cells, cells) float16 that sum to 1, or to 0 outside the image."""
+        entry = self.store.get(item.id)
+        cells = -(-crop.size // self.stride)
+        dense = np.zeros((self.classes, cells, cells), np.float16)
+        dense[entry.classes] = crop_scores(entry.array, crop, cells)
+        return dense
+
+
 class CropDataset(Dataset[Sample]):
     """Random crops of images with their labels and any number of masks.
 
     Indexed by (epoch, index). A sample holds ``image`` (3, S, S) uint8, ``label`` (C,) float32,
-    ``masks`` (M, S, S) uint8 with 255 outside the image, ``box`` (4,), ``jitter`` (4,), ``key``
+    ``masks`` (M, S, S) uint8 with 255 outside the image, ``targets`` (C + 1, s, s) float16, see
+    :class:`SoftLabels`, ``box`` (4,), ``jitter`` (4,), ``key``
     and ``id``; it is a function of (seed, epoch, image id) alone.
 
     Args:
         read_masks: returns an image's masks (H, W) uint8; None where training is weak.
+        soft: probabilities to train on.
         fill: RGB of the padding.
     """
 
@@ -43,6 +74,7 @@ class CropDataset(Dataset[Sample]):
         seed: int,
         fill: Sequence[int],
         read_masks: ReadMasks | None = None,
+        soft: SoftLabels | None = None,
     ) -> None:
         self.manifest = manifest
         self.items = list(items)
@@ -50,6 +82,7 @@ class CropDataset(Dataset[Sample]):
         self.seed = seed
         self.fill = tuple(fill)
         self.read_masks = read_masks
+        self.soft = soft
 
     def __len__(self) -> int:
         return len(self.items)
@@ -76,6 +109,8 @@ class CropDataset(Dataset[Sample]):
                 for mask in self.read_masks(item)
             ]
             sample["masks"] = torch.from_numpy(np.stack(masks))
+        if self.soft is not None:
+            sample["targets"] = torch.from_numpy(self.soft.crop(item, crop))
         return sample
 
 

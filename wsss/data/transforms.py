@@ -47,13 +47,19 @@ def draw_crop(rng: np.random.Generator, size: tuple[int, int], config: Training)
         low, high = config.long_side
         factor = float(rng.integers(round(low), round(high) + 1)) / max(height, width)
     else:
-        low, high = config.scale or (1.0, 1.0)
-        factor = float(rng.uniform(low, high))
+        factor = _scale(rng, config.scale or (1.0, 1.0))
     height, width = max(1, round(height * factor)), max(1, round(width * factor))
     top = _offset(rng, height, config.crop)
     left = _offset(rng, width, config.crop)
     flip = bool(config.flip and rng.random() < 0.5)
     return Crop(height, width, top, left, config.crop, flip)
+
+
+def _scale(rng: np.random.Generator, scales: Sequence[float]) -> float:
+    """Draw between two bounds, or one of more than two values."""
+    if len(scales) == 2:
+        return float(rng.uniform(scales[0], scales[1]))
+    return float(scales[int(rng.integers(len(scales)))])
 
 
 def _offset(rng: np.random.Generator, length: int, window: int) -> int:
@@ -74,6 +80,37 @@ def apply_crop(
     y, x = top - crop.top, left - crop.left
     out[y : y + part.shape[0], x : x + part.shape[1]] = part
     return np.ascontiguousarray(out[:, ::-1]) if crop.flip else out
+
+
+def crop_scores(maps: np.ndarray, crop: Crop, cells: int) -> np.ndarray:
+    """Sample (K, h, w) maps of a whole image at the cells of a crop.
+
+    Args:
+        maps: any float type, any grid that spans the image.
+        crop: of the image; its window becomes ``cells`` by ``cells``.
+
+    Returns:
+        (K, cells, cells) float32, bilinear at the centres of the cells; 0 where a centre lies
+        outside the image.
+    """
+    centres = (np.arange(cells) + 0.5) * crop.size / cells
+    across = crop.size - centres if crop.flip else centres
+    tall = _sample(maps.astype(np.float32), centres + crop.top, crop.height, axis=1)
+    return _sample(tall, across + crop.left, crop.width, axis=2)
+
+
+def _sample(maps: np.ndarray, positions: np.ndarray, length: int, axis: int) -> np.ndarray:
+    """Interpolate (K, h, w) along an axis that spans ``length`` pixels; 0 outside of these."""
+    cells = maps.shape[axis]
+    place = np.clip(positions / length * cells - 0.5, 0, cells - 1)
+    low = place.astype(int)
+    inside = (positions >= 0) & (positions < length)
+    shape = [1, -1, 1] if axis == 1 else [1, 1, -1]
+    upper = ((place - low) * inside).astype(np.float32).reshape(shape)
+    lower = ((1 - (place - low)) * inside).astype(np.float32).reshape(shape)
+    high = np.minimum(low + 1, cells - 1)
+    sampled: np.ndarray = maps.take(low, axis) * lower + maps.take(high, axis) * upper
+    return sampled
 
 
 def draw_jitter(rng: np.random.Generator, strength: Sequence[float]) -> np.ndarray:

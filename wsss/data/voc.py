@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from wsss.data.lists import read_list
 from wsss.data.manifest import Item, Manifest
 from wsss.data.scan import (
     Findings,
@@ -41,7 +42,7 @@ SBD_FILES = (("sbd",), ("sbd_train", "sbd_val"))
 MASK_FOLDERS = ("SegmentationClassAug", "SegmentationClass")
 
 
-def build(cfg: Data, data_dir: Path) -> Manifest:
+def build(cfg: Data, data_dir: Path, _processes: int = 1) -> Manifest:
     """The manifest of a VOC folder; UserError if anything is wrong with it."""
     return scan(cfg, data_dir).manifest()
 
@@ -55,7 +56,7 @@ def scan(cfg: Data, _data_dir: Path | None = None) -> Scan:
     lists: dict[str, list[str]] = {}
     if _usable(cfg.root, root, findings):
         names = sorted({name for names in wanted.values() for name in names})
-        found = {name: _list(root, name, findings) for name in names}
+        found = {name: list_ids(root, name, findings) for name in names}
         lists = {name: ids for name, ids in found.items() if ids is not None}
     result = Scan(
         source="voc",
@@ -93,31 +94,11 @@ def _usable(configured: str | None, root: Path, findings: Findings) -> bool:
     return False
 
 
-def _read_list(path: Path, findings: Findings) -> list[str] | None:
-    """The distinct ids of a list file in order, or None if there is no such file.
-
-    A line is an id, or the paths of image and mask that some published lists hold.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError):
-        return None
-    ids = [PurePosixPath(line.split()[0]).stem for line in lines if line.strip()]
-    unique = dict.fromkeys(ids)
-    if len(unique) < len(ids):
-        seen: set[str] = set()
-        for identifier in ids:
-            if identifier in seen:
-                findings.add("list-duplicate", f"{path.name}: {identifier}")
-            seen.add(identifier)
-    return list(unique)
-
-
-def _list(root: Path, name: str, findings: Findings) -> list[str] | None:
+def list_ids(root: Path, name: str, findings: Findings) -> list[str] | None:
     """The ids of a list by name, composed for train_aug; None and a finding if there is none."""
     folder = root / LISTS
     for file in TRAIN_AUG_FILES if name == TRAIN_AUG else (name,):
-        ids = _read_list(folder / f"{file}.txt", findings)
+        ids = read_list(folder / f"{file}.txt", findings)
         if ids is not None:
             return ids
     if name == TRAIN_AUG:
@@ -129,9 +110,9 @@ def _list(root: Path, name: str, findings: Findings) -> list[str] | None:
 
 def _train_aug(folder: Path, findings: Findings) -> list[str] | None:
     """VOC train + SBD - VOC val."""
-    voc = [_read_list(folder / f"{name}.txt", findings) for name in ("train", "val")]
+    voc = [read_list(folder / f"{name}.txt", findings) for name in ("train", "val")]
     for names in SBD_FILES:
-        sbd = [_read_list(folder / f"{name}.txt", findings) for name in names]
+        sbd = [read_list(folder / f"{name}.txt", findings) for name in names]
         found = [ids for ids in [*voc, *sbd] if ids is not None]
         if len(found) == len(voc) + len(sbd):
             train, val, *extra = found
@@ -154,6 +135,15 @@ def _stems(folder: Path, suffix: str) -> set[str]:
     return {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
 
 
+def find_masks(root: Path) -> dict[str, str]:
+    """The path of the mask of every image that has one, relative to ``root``."""
+    masks: dict[str, str] = {}
+    for folder in MASK_FOLDERS:
+        for identifier in _stems(root / folder, ".png"):
+            masks.setdefault(identifier, f"{folder}/{identifier}.png")
+    return masks
+
+
 def _items(
     root: Path,
     members: dict[str, tuple[str, ...]],
@@ -162,22 +152,22 @@ def _items(
 ) -> Iterator[Item]:
     """The images on the lists, sorted by id, with the tags and masks that can be found."""
     images = _stems(root / "JPEGImages", ".jpg")
-    masks = {folder: _stems(root / folder, ".png") for folder in MASK_FOLDERS}
+    masks = find_masks(root)
     for identifier in sorted(members):
         image = f"JPEGImages/{identifier}.jpg"
         if identifier not in images:
             findings.add("image-missing", image)
-        tags = _tags(root, identifier, findings)
+        named = tags(root, identifier, findings)
         yield Item(
             id=identifier,
             image=image,
-            mask=next((f"{f}/{identifier}.png" for f in masks if identifier in masks[f]), None),
-            labels=tuple(name for name in selected if name in tags),
+            mask=masks.get(identifier),
+            labels=tuple(name for name in selected if name in named),
             splits=members[identifier],
         )
 
 
-def _tags(root: Path, identifier: str, findings: Findings) -> set[str]:
+def tags(root: Path, identifier: str, findings: Findings) -> set[str]:
     """The classes of all objects of an annotation; whatever is wrong with it is a finding."""
     path = f"Annotations/{identifier}.xml"
     try:

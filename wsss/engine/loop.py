@@ -20,7 +20,7 @@ from tqdm import tqdm
 from wsss.config.schema import Compute, Training
 from wsss.data.training import Batch, CropDataset, EpochBatches, collate, finish_images
 from wsss.engine.device import autocast, pick_device, place
-from wsss.engine.optim import build_optimizer, lr_factor, set_lr
+from wsss.engine.optim import build_optimizer, lr_factor, schedule_fraction, set_lr
 from wsss.engine.state import load_state, save_state
 from wsss.engine.task import Losses, Progress, Task
 from wsss.errors import UserError
@@ -119,6 +119,7 @@ def fit(
     device = pick_device(how.compute)
     place(task, how.compute, device)
     task.freeze_bn = config.freeze_bn
+    task.set_bn_momentum(config.bn_momentum)
     optimizer = build_optimizer(task, config)
     modules: dict[str, nn.Module] = {"task": task}
     ema = None
@@ -166,7 +167,7 @@ def _run(
     steps = tqdm(loader, total=total, initial=batches.start, desc="train", disable=None)
     for step, batch in enumerate(steps, batches.start):
         progress = Progress(step, total, step // batches.per_epoch)
-        set_lr(optimizer, lr_factor(progress.fraction, config))
+        set_lr(optimizer, lr_factor(schedule_fraction(step, total, config), config))
         terms: dict[str, Tensor] = {}
         for phase in range(task.phases(progress)):
             terms |= _step(task, batch, progress, phase, how, device, optimizer)
@@ -206,12 +207,15 @@ def _step(
 ) -> dict[str, Tensor]:
     """One optimiser step, accumulated over micro-batches weighted as one global mean."""
     parts = split_batch(batch, how.training.micro_batch or len(batch["id"]))
-    weights = [task.weight(part) for part in parts]
-    scale = 1.0 / max(sum(weights), 1e-12)
+    sizes = [task.sizes(part) for part in parts]
+    totals = {name: sum(size[name] for size in sizes) for name in sizes[0]}
+    weights = [1.0 if totals else task.weight(part) for part in parts]
+    scale = 1.0 if totals else 1.0 / max(sum(weights), 1e-12)
     optimizer.zero_grad(set_to_none=True)
     terms: dict[str, Tensor] = {}
     for part, weight in zip(parts, weights, strict=True):
         moved = finish_images(to_device(part, device, how.compute), task.backbone.mean)
+        moved["sizes"] = totals
         set_keys(task, moved["key"])
         with autocast(how.compute, device):
             losses: Losses = task.losses(moved, progress, phase)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 
@@ -11,21 +12,33 @@ from wsss.engine.task import Task
 
 
 def build_optimizer(task: Task, config: Training) -> torch.optim.Optimizer:
-    """Two groups: the backbone at ``lr``, new layers at ``lr * head_lr``."""
+    """Group parameters by rate and decay.
+
+    The backbone learns at ``lr``, new layers at ``lr * head_lr``; biases (of normalisation, too)
+    at ``bias_lr`` times the rate of the weights beside them and, unless ``bias_decay``, without
+    weight decay.
+    """
     heads = {id(p) for p in task.heads()}
-    trained = [p for p in task.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if id(p) not in heads], "lr": config.lr},
-        {"params": [p for p in trained if id(p) in heads], "lr": config.lr * config.head_lr},
-    ]
-    groups = [group for group in groups if group["params"]]
-    for group in groups:
-        group["base_lr"] = group["lr"]
+    groups: dict[tuple[bool, float, float], dict[str, Any]] = {}
+    for name, parameter in task.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        head = id(parameter) in heads
+        lr, decay = config.lr * (config.head_lr if head else 1), config.weight_decay
+        if name.endswith("bias"):
+            lr, decay = lr * config.bias_lr, decay if config.bias_decay else 0.0
+        new = {"params": [], "lr": lr, "base_lr": lr, "weight_decay": decay}
+        groups.setdefault((head, lr, decay), new)["params"].append(parameter)
+    ordered = [groups[key] for key in sorted(groups, key=lambda key: key[0])]
     if config.optimizer == "sgd":
-        return torch.optim.SGD(
-            groups, lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay
-        )
-    return torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay)
+        return torch.optim.SGD(ordered, lr=config.lr, momentum=config.momentum)
+    return torch.optim.AdamW(ordered, lr=config.lr)
+
+
+def schedule_fraction(step: int, total: int, config: Training) -> float:
+    """Return the share of training that the schedule sees: it moves every ``schedule_every``
+    steps."""
+    return (step - step % config.schedule_every) / total
 
 
 def lr_factor(fraction: float, config: Training) -> float:

@@ -43,7 +43,8 @@ class Task(nn.Module):
     Attributes:
         couples_batch: the loss of one image depends on the others, so that a batch cannot be
             split into micro-batches.
-        freeze_bn: keep batch normalisation in eval mode while training.
+        freeze_bn: keep the backbone's batch normalisation in eval mode while training. That of
+            new layers trains all the same: it has no statistics to keep.
     """
 
     couples_batch = False
@@ -62,10 +63,26 @@ class Task(nn.Module):
         """Share of a micro-batch in the global batch's mean loss, before normalisation."""
         return float(len(batch["id"]))
 
+    def sizes(self, batch: Batch) -> dict[str, float]:  # noqa: ARG002
+        """Numbers that a loss of several means is divided by, of one (micro-)batch.
+
+        A task that returns any finds their sums over the global batch in ``batch["sizes"]`` and
+        divides by those: the losses of its micro-batches then add up, and :meth:`weight` is not
+        asked.
+        """
+        return {}
+
     def heads(self) -> Iterator[nn.Parameter]:
         """Parameters that start at random and learn at ``head_lr`` times the rate."""
         inherited = {id(p) for p in self.backbone.parameters()}
         return (p for p in self.parameters() if id(p) not in inherited)
+
+    def set_bn_momentum(self, momentum: float | None) -> None:
+        """Set how fast running statistics follow the batch; None leaves each layer's own."""
+        if momentum is not None:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.momentum = momentum
 
     def after_step(self, progress: Progress) -> None:
         """Update EMA copies and memories after an optimiser step."""
@@ -74,7 +91,7 @@ class Task(nn.Module):
         """Set the mode, keeping frozen normalisation in eval mode."""
         super().train(mode)
         if mode and self.freeze_bn:
-            for module in self.modules():
+            for module in self.backbone.modules():
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self

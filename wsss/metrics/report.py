@@ -24,12 +24,16 @@ DIGITS = 6
 
 @dataclass(frozen=True)
 class About:
-    """What is scored and which run made it; copied into the report."""
+    """What is scored and which run made it; copied into the report.
+
+    ``imported`` names the networks behind it that were not trained here; empty for none.
+    """
 
     dataset: str
     variant: str
     seed: int
     what: str
+    imported: str = ""
 
 
 def write_report(
@@ -102,6 +106,7 @@ def _head(
         "data_hash": manifest.data_hash,
         "tags_used": tags_used,
         "units": "fractions in [0, 1]",
+        **({"imported": about.imported} if about.imported else {}),
     }
 
 

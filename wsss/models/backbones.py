@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import logging
+import re
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsss.config.schema import Backbone as BackboneConfig
 from wsss.errors import UserError
 from wsss.models.dropout import replace_dropout
+from wsss.models.geometry import Geometry, set_geometry
+from wsss.models.norms import allow_single_values
+from wsss.models.transformers import create, is_transformer
 from wsss.models.weights import check_keys, load_initial
+
+# Pixels of the blank image that shows which layers a feature map comes from.
+PROBE = 64
 
 
 class Backbone(nn.Module):
@@ -20,6 +28,7 @@ class Backbone(nn.Module):
     Attributes:
         channels: channels of each level, finest first.
         reductions: stride of each level in pixels.
+        frozen_norms: batch normalisation of frozen levels, kept in eval mode.
         mean: (3,) the RGB value in [0, 1] that normalisation maps to zero; padding uses it.
     """
 
@@ -32,6 +41,7 @@ class Backbone(nn.Module):
         info: Any = network.feature_info
         self.channels: list[int] = list(info.channels())
         self.reductions: list[int] = list(info.reduction())
+        self.frozen_norms: list[_BatchNorm] = []
         self.register_buffer("mean", torch.tensor(mean))
         self.register_buffer("std", torch.tensor(std))
 
@@ -40,6 +50,53 @@ class Backbone(nn.Module):
         normalised = (images - self.mean[:, None, None]) / self.std[:, None, None]
         features: list[Tensor] = self.network(normalised)
         return features
+
+    def freeze(self, levels: int, affine: bool = False) -> None:
+        """Keep everything that the ``levels`` finest maps are made of as it is: its weights get
+        no gradient, its batch normalisation uses and keeps the running statistics.
+
+        What they are made of is read off the autograd graph, so that any network will do.
+
+        Args:
+            levels: 0 for none.
+            affine: freeze scale and shift of all batch normalisation, too.
+
+        Raises:
+            UserError: the network has fewer levels.
+        """
+        if levels > len(self.channels):
+            raise UserError(
+                f"freeze_levels is {levels}, but the backbone has {len(self.channels)} levels"
+            )
+        if levels:
+            self._freeze(levels)
+        if affine:
+            for module in self._norms():
+                module.requires_grad_(False)
+
+    def _norms(self) -> list[_BatchNorm]:
+        found = (m for m in self.network.modules() if isinstance(m, _BatchNorm))
+        return [module for module in found if module.affine]
+
+    def _freeze(self, levels: int) -> None:
+        mode = self.training
+        self.eval()
+        parameters = list(self.network.parameters())
+        with torch.enable_grad():
+            maps = self(self.mean.new_zeros(1, 3, PROBE, PROBE))[:levels]
+            reached = torch.autograd.grad([m.sum() for m in maps], parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, reached, strict=True):
+            if gradient is not None:
+                parameter.requires_grad_(False)
+        self.frozen_norms = [n for n in self._norms() if not n.weight.requires_grad]
+        self.train(mode)
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Set the mode, keeping the normalisation of frozen levels in eval mode."""
+        super().train(mode)
+        for module in self.frozen_norms:
+            module.eval()
+        return self
 
 
 def _timm() -> Any:
@@ -54,18 +111,21 @@ def _timm() -> Any:
     return timm
 
 
-def build_backbone(config: BackboneConfig, output_stride: int, pretrained: bool) -> Backbone:
+def build_backbone(
+    config: BackboneConfig, output_stride: int, pretrained: bool, geometry: Geometry = "timm"
+) -> Backbone:
     """Make a backbone of the given output stride.
 
-    Args:
-        config: name and source of the weights.
-        output_stride: stride of the last level; later stages are dilated to keep it.
-        pretrained: load the configured initial weights; False when trained weights follow (they
-            hold the normalisation too).
+        Args:
+            config: name and source of the weights.
+            output_stride: stride of the last level; later stages are dilated to keep it.
+            pretrained: load the configured initial weights; False when trained weights follow (they
+    hold the normalisation too).
+            geometry: where strides and dilations sit, see :func:`set_geometry`.
 
-    Raises:
-        UserError: unknown name, an output stride the network cannot have, weights that do not
-            fit or would have to be downloaded without permission.
+        Raises:
+            UserError: unknown name, an output stride the network cannot have, weights that do not
+                fit or would have to be downloaded without permission.
     """
     timm = _timm()
     source = config.weights if pretrained else "random"
@@ -83,26 +143,34 @@ def build_backbone(config: BackboneConfig, output_stride: int, pretrained: bool)
             "backbone.weights is 'hub' but backbone.allow_download is false: "
             "allow the download or name package:NAME or file:PATH"
         )
+    options = {"pretrained": source != "random", "pretrained_cfg_overlay": overlay or None}
     try:
-        network = timm.create_model(
-            config.name,
-            pretrained=source != "random",
-            features_only=True,
-            output_stride=output_stride,
-            pretrained_cfg_overlay=overlay or None,
-        )
+        if is_transformer(config.name):
+            network: nn.Module = create(timm, config.name, output_stride, **options)
+        else:
+            network = timm.create_model(
+                config.name, features_only=True, output_stride=output_stride, **options
+            )
     except (NotImplementedError, TypeError, AssertionError, KeyError) as error:
         raise UserError(
             f"backbone {config.name!r} cannot give features at output stride {output_stride}: "
-            f"{error or type(error).__name__}"
+            f"{str(error) or type(error).__name__}"
         ) from error
     except RuntimeError as error:
-        if "Unknown model" in str(error):
+        if re.search("Unknown model|Invalid pretrained tag", str(error)):
             raise UserError(
-                f"backbone.name {config.name!r} is not in timm: see timm.list_models()"
+                f"backbone.name {config.name!r} is not in timm ({error}): see timm.list_models()"
             ) from error
         raise
+    set_geometry(network, geometry, config.name)
+    info: Any = network.feature_info
+    if info.reduction()[-1] != output_stride:
+        raise UserError(
+            f"backbone {config.name!r} has features at output stride {info.reduction()[-1]}, not "
+            f"at {output_stride}: change output_stride"
+        )
     replace_dropout(network)
+    allow_single_values(network)
     default: Any = timm.get_pretrained_cfg(config.name)
     return Backbone(network, tuple(mean or default.mean), tuple(std or default.std))
 

@@ -72,6 +72,8 @@ def replace_dropout(module: nn.Module) -> None:
     """Swap every ``nn.Dropout`` and ``nn.Dropout2d`` inside ``module`` for a keyed one."""
     for name, child in list(module.named_children()):
         if isinstance(child, nn.Dropout | nn.Dropout2d):
+            if child.p == 0:
+                continue  # draws nothing, and timm's attention reads its rate
             setattr(module, name, KeyedDropout(child.p, isinstance(child, nn.Dropout2d)))
         else:
             replace_dropout(child)

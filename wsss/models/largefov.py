@@ -1,4 +1,4 @@
-"""Segmentation networks on any backbone: DeepLab-LargeFOV."""
+"""DeepLab-LargeFOV: a segmentation network with one wide dilated convolution."""
 
 from __future__ import annotations
 
@@ -20,22 +20,27 @@ class LargeFov(nn.Module):
         width: channels of both hidden layers.
         dilation: of the 3x3 convolution, in cells of the output stride.
         dropout: after each hidden layer.
+        norm: batch normalisation of the hidden layers.
     """
 
     def __init__(
-        self, backbone: Backbone, num_classes: int, width: int, dilation: int, dropout: float
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        width: int,
+        dilation: int,
+        dropout: float,
+        norm: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
-        self.head = nn.Sequential(
-            nn.Conv2d(backbone.channels[-1], width, 3, padding=dilation, dilation=dilation),
-            nn.ReLU(),
-            KeyedDropout(dropout),
-            nn.Conv2d(width, width, 1),
-            nn.ReLU(),
-            KeyedDropout(dropout),
-            nn.Conv2d(width, num_classes, 1),
-        )
+        channels, bias = backbone.channels[-1], not norm
+        wide = nn.Conv2d(channels, width, 3, padding=dilation, dilation=dilation, bias=bias)
+        layers: list[nn.Module] = []
+        for layer in (wide, nn.Conv2d(width, width, 1, bias=bias)):
+            normed = [nn.BatchNorm2d(width)] if norm else []
+            layers += [layer, *normed, nn.ReLU(), KeyedDropout(dropout)]
+        self.head = nn.Sequential(*layers, nn.Conv2d(width, num_classes, 1))
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, 3, H, W) RGB in [0, 1] to logits (B, classes, h, w) at the output stride."""

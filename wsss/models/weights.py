@@ -31,10 +31,10 @@ class Weights(NamedTuple):
     source: str
 
 
-def read_file(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file or a tensors-only torch checkpoint."""
+def read_file(path: Path, key: str = "backbone.weights") -> dict[str, Tensor]:
+    """Read a safetensors file or a tensors-only torch checkpoint; ``key`` names it in errors."""
     if not path.is_file():
-        raise UserError(f"backbone.weights: {path} does not exist")
+        raise UserError(f"{key}: {path} does not exist")
     if path.suffix == ".safetensors":
         from wsss.artifacts import load_weights
 
@@ -43,14 +43,14 @@ def read_file(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds; all mean the same to the user
         raise UserError(
-            f"backbone.weights: {path} is not a checkpoint of plain tensors "
-            f"({type(error).__name__}): convert it to safetensors"
+            f"{key}: {path} is not a checkpoint of plain tensors "
+            f"({type(error).__name__}): where you trust it, load it and save its tensors alone"
         ) from error
     for wrapper in ("state_dict", "model", "state_dict_ema"):
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]
     if not isinstance(state, Mapping) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise UserError(f"backbone.weights: {path} holds no mapping from names to tensors")
+        raise UserError(f"{key}: {path} holds no mapping from names to tensors")
     return {name.removeprefix("module."): value for name, value in state.items()}
 
 

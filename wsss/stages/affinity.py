@@ -14,6 +14,7 @@ from wsss.data.training import Batch, CropDataset, shuffled_batches
 from wsss.engine.task import Losses, Progress, Task
 from wsss.losses.affinity import affinity, affinity_loss
 from wsss.models.affinitynet import AffinityNet
+from wsss.models.backbones import Backbone
 from wsss.refine.affinity_labels import affinity_labels, pair_masks
 from wsss.refine.pairs import half_disc_offsets
 from wsss.stages.classify import labelled
@@ -31,8 +32,12 @@ class AffinityTask(Task):
     def __init__(self, network: AffinityNet, radius: int) -> None:
         super().__init__()
         self.network = network
-        self.backbone = network.backbone
         self.offsets = half_disc_offsets(radius)
+
+    @property
+    def backbone(self) -> Backbone:  # type: ignore[override]
+        """The network's own, registered once, so that weights hold it once."""
+        return self.network.backbone
 
     def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:  # noqa: ARG002
         """Return the affinity loss on the labels that both seeds agree to."""

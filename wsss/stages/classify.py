@@ -11,6 +11,7 @@ from wsss.context import Context
 from wsss.data.manifest import Item
 from wsss.data.training import CropDataset
 from wsss.errors import UserError
+from wsss.stages.importing import import_weights
 from wsss.stages.networks import build_method
 from wsss.stages.training import padding, train
 
@@ -30,8 +31,12 @@ def labelled(items: list[Item]) -> list[Item]:
 
 
 def run(context: Context) -> None:
-    """Train on the ``train`` role's tags; no mask is read."""
+    """Train on the ``train`` role's tags, or import a checkpoint; no mask is read."""
     manifest, training = context.manifest, context.config.classify
+    if training.checkpoint is not None:
+        method = build_method(context.config, manifest.num_classes, False)
+        import_weights(context, training.checkpoint, method, method)
+        return
     items = labelled(manifest.role("train"))
     method = build_method(context.config, manifest.num_classes, True, context.seed)
     dataset = CropDataset(manifest, items, training, context.seed, padding(method.backbone))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from wsss.paths import Paths
 STEPS = {
     "cam": "CAM seed",
     "crf": "CRF",
-    "walk": "refined",
+    "walk": "walk",
     "pseudo": "pseudo",
     "single": "val single-scale",
     "multi": "val multi-scale",
@@ -35,14 +35,17 @@ _NEEDED = ("miou", "data_hash", "role", "split", "images", "tags_used")
 ABSENT = "–"
 
 Report = Mapping[str, Any]
+# Which other variant holds what a variant shares, see :mod:`wsss.config.sharing`.
+Owners = Callable[[str], Mapping[str, str]]
 
 
 @dataclass
 class _Row:
-    """One variant: the reports of each step, one a seed."""
+    """One variant: the reports of each step, one a seed; the score of its supervised twin."""
 
     variant: str
     reports: dict[str, list[Report]] = field(default_factory=dict)
+    upper: float | None = None
 
     def values(self, step: str, key: str = "miou") -> list[float]:
         return [r[key] for r in self.reports.get(step, []) if r.get(key) is not None]
@@ -57,7 +60,8 @@ def compare(
     dataset: str,
     variants: Sequence[str],
     seeds: Sequence[int],
-    supervised: str = "supervised",
+    twin: Callable[[str], str | None] = lambda _: "supervised",
+    owners: Owners = lambda _: {},
 ) -> str:
     """Write ``comparison.csv`` and ``comparison.md``; return the table as text.
 
@@ -66,22 +70,27 @@ def compare(
         dataset: its name.
         variants: rows, in this order.
         seeds: runs of each variant; several give mean ± sample standard deviation.
-        supervised: the variant trained with masks. If it is among ``variants``, the last column
-            is each variant's final score as a share of its.
+        twin: names a variant's supervised twin, trained with masks. Where that is among
+            ``variants``, the last column is the variant's final score as a share of its.
+        owners: where shared metrics are.
 
     Raises:
         UserError: a run has no metrics at all, a file is no report of an evaluation, or two
             reports are not comparable (other data, another list of images).
     """
-    rows = [_read(Paths(Path(results), dataset), variant, seeds) for variant in variants]
+    where = Paths(Path(results), dataset)
+    rows = [_read(where, variant, seeds, owners(variant)) for variant in variants]
     if not rows or not seeds:
         raise UserError("nothing to compare: name at least one variant and one seed")
     _refuse_unlike(rows)
     root = Paths(Path(results), dataset).root
-    upper = next((row.mean("final") for row in rows if row.variant == supervised), None)
-    _save_comparison(root / "comparison.csv", rows, upper)
-    table = [_headings(rows, upper), *(_cells(row, upper, len(seeds)) for row in rows)]
-    title, notes = _title(dataset, rows, seeds), _notes(rows, supervised, upper)
+    finals = {row.variant: row.mean("final") for row in rows}
+    for row in rows:
+        row.upper = finals.get(twin(row.variant) or "")
+    _save_comparison(root / "comparison.csv", rows)
+    bounded = any(row.upper for row in rows)
+    table = [_headings(rows, bounded), *(_cells(row, bounded, len(seeds)) for row in rows)]
+    title, notes = _title(dataset, rows, seeds), _notes(rows, twin)
     _save_text(root / "comparison.md", _markdown(title, table, notes))
     return "\n".join([title, "", *_aligned(table), "", *notes]) + "\n"
 
@@ -130,10 +139,10 @@ def _cost(variant: str, stage: str, jobs: Sequence[Report]) -> dict[str, Any]:
 # Reading
 
 
-def _read(where: Paths, variant: str, seeds: Sequence[int]) -> _Row:
+def _read(where: Paths, variant: str, seeds: Sequence[int], owners: Mapping[str, str]) -> _Row:
     row = _Row(variant)
     for seed in seeds:
-        paths = Paths(where.results, where.dataset, variant, seed)
+        paths = Paths(where.results, where.dataset, variant, seed, owners)
         files = {step: Path(f"{paths.metrics(step)}.json") for step in STEPS}
         found = {step: path for step, path in files.items() if path.is_file()}
         if not found:
@@ -183,23 +192,24 @@ def _title(dataset: str, rows: Iterable[_Row], seeds: Sequence[int]) -> str:
     return f"{dataset}: mIoU (%), {', '.join(lists[role] for role in sorted(lists))}, {runs}"
 
 
-def _headings(rows: Sequence[_Row], upper: float | None) -> list[str]:
+def _headings(rows: Sequence[_Row], bounded: bool) -> list[str]:
     heads = ["variant"]
     for step, name in STEPS.items():
         tagged = any(r["tags_used"] for row in rows for r in row.reports.get(step, []))
-        oracle = " [oracle*]" if step == "cam" else ""
+        swept = any(row.values(step, "oracle_miou") for row in rows)
+        oracle = " [oracle*]" if swept else ""
         heads.append(f"{name}{'†' if tagged else ''}{oracle}")
-    return [*heads, "of supervised"] if upper else heads
+    return [*heads, "of supervised"] if bounded else heads
 
 
-def _cells(row: _Row, upper: float | None, seeds: int) -> list[str]:
+def _cells(row: _Row, bounded: bool, seeds: int) -> list[str]:
     cells = [row.variant]
     for step in STEPS:
         cell = _percent(row.values(step), seeds)
         oracle = row.values(step, "oracle_miou")
         cells.append(f"{cell} [{_percent(oracle, seeds)}]" if oracle else cell)
-    if upper:
-        share = _share(row, upper)
+    if bounded:
+        share = _share(row)
         cells.append(ABSENT if share is None else f"{100 * share:.1f}")
     return cells
 
@@ -213,20 +223,27 @@ def _percent(values: Sequence[float], seeds: int) -> str:
     return text if len(values) == seeds else f"{text} (n={len(values)})"
 
 
-def _share(row: _Row, upper: float | None) -> float | None:
+def _share(row: _Row) -> float | None:
     final = row.mean("final")
-    return final / upper if upper and final is not None else None
+    return final / row.upper if row.upper and final is not None else None
 
 
-def _notes(rows: Sequence[_Row], supervised: str, upper: float | None) -> list[str]:
+def _notes(rows: Sequence[_Row], twin: Callable[[str], str | None]) -> list[str]:
     notes = []
-    if any(row.values("cam", "oracle_miou") for row in rows):
-        notes.append(
+    for step, name in (("cam", "CAM"), ("walk", "Walk")):
+        if any(row.values(step, "oracle_miou") for row in rows):
+            used = (
+                f"{row.variant} {_operating_points(row, step)}"
+                for row in rows
+                if row.values(step, "oracle_miou")
+            )
+            notes.append(f"{name} thresholds in use: {'; '.join(used)}.")
+    if notes:
+        notes.insert(
+            0,
             "* oracle: the threshold that scores best on the reported masks themselves; a bound, "
-            "not a result."
+            "not a result.",
         )
-        used = (f"{row.variant} {_operating_points(row)}" for row in rows if "cam" in row.reports)
-        notes.append(f"CAM thresholds in use: {'; '.join(used)}.")
     if any(report["tags_used"] for report in _all(rows)):
         notes.append(
             "† image-level tags were used: classes that an image is not tagged with are ruled "
@@ -234,32 +251,42 @@ def _notes(rows: Sequence[_Row], supervised: str, upper: float | None) -> list[s
         )
     if any(len(reports) > 1 for row in rows for reports in row.reports.values()):
         notes.append("± sample standard deviation over seeds.")
-    if upper:
-        notes.append(f"of supervised: val +CRF as a percentage of that of {supervised!r}.")
+    imported = [row.variant for row in rows if any(r.get("imported") for r in _all([row]))]
+    if imported:
+        notes.append(
+            "Networks imported from published checkpoints, not trained here: "
+            f"{', '.join(imported)}; each metrics file names them."
+        )
+    bounds = dict.fromkeys(str(twin(row.variant)) for row in rows if row.upper)
+    if bounds:
+        which = "" if len(bounds) == 1 else ", the one with the same segmentation network"
+        names = ", ".join(map(repr, bounds))
+        notes.append(f"of supervised: val +CRF as a percentage of that of {names}{which}.")
     return notes
 
 
-def _operating_points(row: _Row) -> str:
-    reports = [r for r in row.reports.get("cam", []) if "threshold" in r]
+def _operating_points(row: _Row, step: str) -> str:
+    reports = [r for r in row.reports.get(step, []) if "threshold" in r]
     points = {(r["threshold"], r["threshold_source"]) for r in reports}
     return ", ".join(f"{value:g} ({source})" for value, source in sorted(points))
 
 
-def _save_comparison(path: Path, rows: Sequence[_Row], upper: float | None) -> None:
+def _save_comparison(path: Path, rows: Sequence[_Row]) -> None:
     keys = [(step, "miou") for step in STEPS]
     keys.insert(1, ("cam", "oracle_miou"))
     names = [f"{step}_{key}" for step, key in keys]
     columns = ["variant", *(f"{name}{end}" for name in names for end in ("", "_sd", "_n"))]
-    columns += ["cam_threshold", "share_of_supervised"]
+    columns += ["cam_threshold", "walk_threshold", "share_of_supervised"]
     lines = []
     for row in rows:
-        line: dict[str, Any] = {"variant": row.variant, "share_of_supervised": _share(row, upper)}
+        line: dict[str, Any] = {"variant": row.variant, "share_of_supervised": _share(row)}
         for name, (step, key) in zip(names, keys, strict=True):
             values = row.values(step, key)
             line[name] = row.mean(step, key)
             line[f"{name}_sd"] = statistics.stdev(values) if len(values) > 1 else None
             line[f"{name}_n"] = len(values)
-        line["cam_threshold"] = _operating_points(row)
+        line["cam_threshold"] = _operating_points(row, "cam")
+        line["walk_threshold"] = _operating_points(row, "walk")
         lines.append({k: round(v, 6) if isinstance(v, float) else v for k, v in line.items()})
     save_csv(path, lines, columns)
 

@@ -20,12 +20,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from wsss.data.manifest import Item, Manifest
-from wsss.errors import UserError
+from wsss.data.manifest import Manifest
 from wsss.metrics.boundary import TOLERANCE
 from wsss.metrics.report import About, write_report
 from wsss.metrics.sweep import best, confusions, sweep, thresholds
 from wsss.metrics.tally import Job, count_split
+from wsss.stages.scored_lists import items_with_masks, refuse_overlap
 from wsss.stages.threshold import Threshold, operating_point
 
 __all__ = ["About", "evaluate_cams", "evaluate_masks", "evaluate_scores", "tune_cams"]
@@ -93,7 +93,7 @@ def evaluate_cams(
     """
     value, source = operating_point(threshold, tuned, manifest.data_hash)
     if source == "tune":
-        _refuse_overlap(manifest, role)
+        refuse_overlap(manifest, role)
     job = Job(manifest, Path(store), "cam", boundary_tolerance, value, bins)
     return _evaluate(job, role, Path(out), about, True, processes, source)
 
@@ -112,35 +112,12 @@ def tune_cams(
     Writes what :func:`evaluate_cams` writes, less the boundary F and the image table.
     """
     job = Job(manifest, Path(store), "cam", bins=bins)
-    items = _items(manifest, "tune")
+    items = items_with_masks(manifest, "tune")
     tally = count_split(job, items, processes)
     index = best(sweep(tally.histogram))
     tally.confusion = confusions(tally.histogram)[index]
     job = replace(job, threshold=float(thresholds(bins)[index]))
     return write_report(job, "tune", len(items), Path(out), about, True, tally, "tune")
-
-
-def _refuse_overlap(manifest: Manifest, role: str) -> None:
-    shared = {item.id for item in manifest.role("tune")} & {i.id for i in manifest.role(role)}
-    if shared:
-        raise UserError(
-            f"{len(shared)} images (such as {min(shared)}) are both on the tune list "
-            f"{manifest.roles['tune']!r} and on the reported list {manifest.roles[role]!r}: a "
-            "threshold must not be chosen on the images it is reported on; change data.splits"
-        )
-
-
-def _items(manifest: Manifest, role: str) -> list[Item]:
-    """The images of a role, all with masks."""
-    items = manifest.role(role)
-    bare = [item.id for item in items if item.mask is None]
-    if bare:
-        raise UserError(
-            f"evaluation needs masks, but {len(bare)} of the {len(items)} images of list "
-            f"{manifest.roles[role]!r} (such as {bare[0]}) have none: add them or name another "
-            f"list in data.splits.{role}"
-        )
-    return items
 
 
 def _evaluate(
@@ -152,6 +129,6 @@ def _evaluate(
     processes: int,
     source: str | None = None,
 ) -> dict[str, Any]:
-    items = _items(job.manifest, role)
+    items = items_with_masks(job.manifest, role)
     tally = count_split(job, items, processes)
     return write_report(job, role, len(items), out, about, tags_used, tally, source)

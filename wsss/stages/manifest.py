@@ -10,4 +10,4 @@ def run(context: Context) -> None:
     """Read or generate the data set and write ``manifest.csv`` and ``dataset.json``."""
     data = context.paths.data
     with context.recording(data / "manifest.csv"):
-        build(context.config.data, data).save(data)
+        build(context.config.data, data, context.config.resources.processes).save(data)

@@ -10,14 +10,21 @@ from torch import nn
 
 from wsss.artifacts import load_weights
 from wsss.config import Config
+from wsss.config.schema import Training
 from wsss.errors import UserError
 from wsss.methods import load_method
 from wsss.methods.base import Method
 from wsss.models.affinitynet import AffinityNet
-from wsss.models.backbones import build_backbone
-from wsss.models.largefov import LargeFov
+from wsss.models.backbones import Backbone, build_backbone
+from wsss.models.irnet import IrNet
+from wsss.models.segmenters import SEGMENTERS, Segmenter
 
 Network = TypeVar("Network", bound=nn.Module)
+
+
+def _backbone(config: Config, training: Training, pretrained: bool) -> Backbone:
+    """Build the backbone in the stride and geometry of one stage."""
+    return build_backbone(config.backbone, training.output_stride, pretrained, training.geometry)
 
 
 def build_method(config: Config, classes: int, pretrained: bool, seed: int = 0) -> Method:
@@ -25,23 +32,35 @@ def build_method(config: Config, classes: int, pretrained: bool, seed: int = 0) 
     cls = load_method(config.method.name)
     params = cls.Params.model_validate(config.method.params)
     torch.manual_seed(seed)
-    backbone = build_backbone(config.backbone, config.classify.output_stride, pretrained)
+    backbone = _backbone(config, config.classify, pretrained)
+    if pretrained:
+        backbone.freeze(config.classify.freeze_levels, config.classify.freeze_affine)
     return cls(backbone, classes, params, config.classify.dropout)
 
 
-def build_segmenter(config: Config, classes: int, pretrained: bool, seed: int = 0) -> LargeFov:
+def build_segmenter(config: Config, classes: int, pretrained: bool, seed: int = 0) -> Segmenter:
     """Build a segmentation network for ``classes`` including background."""
     segment = config.segment
     torch.manual_seed(seed)
-    backbone = build_backbone(config.backbone, segment.output_stride, pretrained)
-    return LargeFov(backbone, classes, segment.width, segment.dilation, segment.dropout)
+    backbone = _backbone(config, segment, pretrained)
+    if pretrained:
+        backbone.freeze(segment.freeze_levels, segment.freeze_affine)
+    return SEGMENTERS[segment.net](backbone, classes, segment)
 
 
 def build_affinity(config: Config, pretrained: bool, seed: int = 0) -> AffinityNet:
     """Build AffinityNet."""
     torch.manual_seed(seed)
-    backbone = build_backbone(config.backbone, config.affinity.output_stride, pretrained)
+    backbone = _backbone(config, config.affinity, pretrained)
+    if pretrained:
+        backbone.freeze(config.affinity.freeze_levels, config.affinity.freeze_affine)
     return AffinityNet(backbone, config.affinity.widths)
+
+
+def build_irnet(config: Config, pretrained: bool, seed: int = 0) -> IrNet:
+    """Build IRNet."""
+    torch.manual_seed(seed)
+    return IrNet(_backbone(config, config.irnet, pretrained))
 
 
 def load_trained(network: Network, path: Path) -> Network:

@@ -6,10 +6,22 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from wsss.atomic import atomic_path
 from wsss.context import Context
+from wsss.refine.crf import CrfParams
+from wsss.stages.background import add_background, background_threshold
 from wsss.stages.crf import refine
-from wsss.stages.refining import crf_params, write_maps
+from wsss.stages.refining import Job, crf_params, write_maps
+
+
+def pseudo_mask(job: Job, params: CrfParams | None, threshold: float | None) -> list[np.ndarray]:
+    """Return the (H, W) mask of class scores, after a CRF if ``params`` are given.
+
+    ``threshold`` is the score of the background where the store holds none.
+    """
+    return refine(add_background(job, threshold), params)
 
 
 def run(context: Context, out: Path) -> None:
@@ -21,5 +33,6 @@ def run(context: Context, out: Path) -> None:
         return
     items = manifest.union("train", "seed")
     params = crf_params(config.pseudo.crf_params) if config.pseudo.crf else None
-    function = partial(refine, params=params)
-    write_maps(context, function, items, context.paths.store("walk", "scores"), [out])
+    threshold, tuned = background_threshold(context)
+    function = partial(pseudo_mask, params=params, threshold=threshold)
+    write_maps(context, function, items, context.paths.store("walk", "scores"), [out], tuned)

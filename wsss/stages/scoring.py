@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from wsss.artifacts import weights_meta
 from wsss.atomic import together
 from wsss.context import Context
 from wsss.stages import evaluate
-from wsss.stages.evaluations import EVALUATIONS
+from wsss.stages.evaluations import EVALUATIONS, Evaluation, imported_stages
+
+
+def _imported(context: Context, evaluation: Evaluation) -> str:
+    """Return the layouts and hashes of the imported networks behind an artifact."""
+    parts = []
+    for stage in imported_stages(context.config, evaluation):
+        facts = weights_meta(context.paths.weights(stage))["imported"]
+        parts.append(f"{stage}: {facts['layout']} (sha256 {facts['sha256']})")
+    return "; ".join(parts)
 
 
 def run(context: Context, what: str) -> None:
@@ -15,32 +25,39 @@ def run(context: Context, what: str) -> None:
     store = paths.store(evaluation.stage, evaluation.store)
     out = paths.metrics(what)
     about = evaluate.About(
-        dataset=paths.dataset, variant=context.variant, seed=context.seed, what=what
+        dataset=paths.dataset,
+        variant=context.variant,
+        seed=context.seed,
+        what=what,
+        imported=_imported(context, evaluation),
     )
     processes = config.resources.processes
     tolerance = config.evaluate.boundary_tolerance
     with context.recording(out), together():
-        if what == "cam_tune":
+        kind = evaluation.kind
+        if kind == "walk":
+            kind = "cams" if config.walk.background == "threshold" else "scores"
+        if what.endswith("_tune"):
             evaluate.tune_cams(
                 manifest, store, out, about, bins=config.evaluate.bins, processes=processes
             )
-        elif evaluation.kind == "cams":
+        elif kind == "cams":
+            walk = evaluation.kind == "walk"
+            threshold = config.walk.background_threshold if walk else config.cam.threshold
             evaluate.evaluate_cams(
                 manifest,
                 store,
                 evaluation.role,
                 out,
                 about,
-                threshold=config.cam.threshold,
-                tuned=paths.metrics("cam_tune").with_suffix(".json"),
+                threshold=threshold,
+                tuned=paths.metrics(f"{what}_tune").with_suffix(".json"),
                 bins=config.evaluate.bins,
                 boundary_tolerance=tolerance,
                 processes=processes,
             )
         else:
-            function = (
-                evaluate.evaluate_masks if evaluation.kind == "masks" else evaluate.evaluate_scores
-            )
+            function = evaluate.evaluate_masks if kind == "masks" else evaluate.evaluate_scores
             function(
                 manifest,
                 store,

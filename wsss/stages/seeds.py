@@ -1,4 +1,4 @@
-"""Stage: CRF seeds from CAMs, for AffinityNet (alpha) or as masks of their own (label)."""
+"""Stage: CRF seeds from CAMs, for AffinityNet (alpha), IRNet (confident) or as masks (label)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from wsss.context import Context
+from wsss.data.images import IGNORE
 from wsss.refine.crf import (
     CrfParams,
     alpha_scores,
@@ -54,6 +55,33 @@ def label_seeds(
     labels = threshold_labels(resize_bilinear(job.entry.array, size), threshold)
     refined = crf_labels(job.image, labels, len(classes) + 1, confidence, params)
     return [class_ids(refined.argmax(0), classes)]
+
+
+def confident_seeds(
+    job: Job, foreground: float, background: float, confidence: float, params: CrfParams
+) -> list[np.ndarray]:
+    """Return the (H, W) mask of what two label CRFs agree on; 255 where they do not.
+
+    Source: Ahn et al., CVPR 2019, section 3 and the published code: foreground from the CAM cut
+    at ``foreground``, background where the CAM cut at ``background`` has none.
+    """
+    (strict,) = label_seeds(job, foreground, confidence, params)
+    (generous,) = label_seeds(job, background, confidence, params)
+    return [np.where(strict > 0, strict, np.where(generous == 0, 0, IGNORE)).astype(np.uint8)]
+
+
+def run_confident(context: Context, out: Path, shard: tuple[int, int] = (0, 1)) -> None:
+    """Write the confident seeds of the training images; classes come from the tags."""
+    config = context.config
+    items = take_shard(context.manifest.union("train", "seed"), shard)
+    function = partial(
+        confident_seeds,
+        foreground=config.seeds.confident_fg,
+        background=config.seeds.confident_bg,
+        confidence=config.seeds.label_confidence,
+        params=crf_params(config.seeds.label_crf),
+    )
+    write_maps(context, function, items, context.paths.store("cam", "maps"), [out])
 
 
 def run_alpha(context: Context, low: Path, high: Path, shard: tuple[int, int] = (0, 1)) -> None:

@@ -4,50 +4,102 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.artifacts import MaskStore
+from wsss.artifacts import ArrayStore, MaskStore
 from wsss.context import Context
 from wsss.data.manifest import Item
-from wsss.data.training import Batch, CropDataset, ReadMasks, shuffled_batches
+from wsss.data.training import Batch, CropDataset, ReadMasks, SoftLabels, shuffled_batches
 from wsss.data.transforms import IGNORE
 from wsss.engine.task import Losses, Progress, Task
 from wsss.errors import UserError
-from wsss.models.largefov import LargeFov
+from wsss.losses.segmentation import hard_sizes, hard_sums, mean_of_groups, soft_sizes, soft_sums
+from wsss.models.backbones import Backbone
+from wsss.models.pyramid import pyramid_logits
+from wsss.models.segmenters import Segmenter
+from wsss.refine.resize import resize_bilinear
+from wsss.stages.classify import labelled
+from wsss.stages.importing import import_weights
 from wsss.stages.networks import build_segmenter
 from wsss.stages.training import padding, train
 
 
 class SegmentationTask(Task):
-    """Cross-entropy of a segmentation network against masks, ignoring 255."""
+    """Cross-entropy of a segmentation network against pseudo masks or their probabilities.
 
-    def __init__(self, network: LargeFov) -> None:
+    Args:
+        network: maps (B, 3, H, W) to logits (B, K, h, w).
+        balanced: background and foreground weigh half each, however large they are.
+        soft: the labels are probabilities at a coarser grid, not masks.
+        msc: scales of an image pyramid beside 1, see :func:`pyramid_logits`; each scale and their
+            maximum have the loss.
+    """
+
+    def __init__(
+        self,
+        network: Segmenter,
+        balanced: bool = False,
+        soft: bool = False,
+        msc: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
-        self.backbone = network.backbone
+        self.balanced, self.soft, self.msc = balanced, soft, msc
 
-    def weight(self, batch: Batch) -> float:
-        """Pixels that count: the mean is over those of the whole batch."""
-        return float((batch["masks"] != IGNORE).sum())
+    @property
+    def backbone(self) -> Backbone:  # type: ignore[override]
+        """The network's own, registered once, so that weights hold it once."""
+        return self.network.backbone
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Map (B, 3, H, W) RGB in [0, 1] to the logits (B, K, h, w) of a prediction."""
+        logits: Tensor = self._outputs(images)[-1]
+        return logits
+
+    def _outputs(self, images: Tensor) -> list[Tensor]:
+        if self.msc:
+            return pyramid_logits(self.network, images, self.msc)
+        return [self.network(images)]
+
+    def sizes(self, batch: Batch) -> dict[str, float]:
+        """Pixels, or sums of probabilities, that the means are over."""
+        if self.soft:
+            return soft_sizes(batch["targets"], self.balanced)
+        return hard_sizes(batch["masks"][:, 0], self.balanced)
 
     def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:  # noqa: ARG002
-        """Mean cross-entropy over labelled pixels; 0 where there are none."""
-        masks: Tensor = batch["masks"][:, 0].long()
-        logits = self.network(batch["image"]).float()
-        logits = F.interpolate(logits, masks.shape[1:], mode="bilinear", align_corners=False)
-        total = F.cross_entropy(logits, masks, ignore_index=IGNORE, reduction="sum")
-        loss = total / (masks != IGNORE).sum().clamp(min=1)
-        return Losses(loss, {"ce": loss})
+        """Mean cross-entropy over labelled pixels, 0 where there are none, summed over scales."""
+        sizes = batch.get("sizes") or self.sizes(batch)
+        outputs = self._outputs(batch["image"])
+        total = torch.stack([self._loss(logits.float(), batch, sizes) for logits in outputs]).sum()
+        return Losses(total, {"ce": total})
+
+    def _loss(self, logits: Tensor, batch: Batch, sizes: dict[str, float]) -> Tensor:
+        labels: Tensor = batch["targets"].float() if self.soft else batch["masks"][:, 0].long()
+        grid = labels.shape[-2:]
+        logits = F.interpolate(logits, grid, mode="bilinear", align_corners=False)
+        sums = (soft_sums if self.soft else hard_sums)(logits, labels, self.balanced)
+        return mean_of_groups(sums, sizes)
 
 
-def _supervision(context: Context) -> tuple[list[Item], ReadMasks, list[Path]]:
-    """Return training images, how to read their masks, and the artifacts that hold them."""
-    manifest = context.manifest
-    items = manifest.role("train")
-    if context.config.road == "supervised":
+class Supervision(NamedTuple):
+    """Training images, what they are labelled with, and the artifacts that hold it."""
+
+    items: list[Item]
+    read_masks: ReadMasks | None
+    soft: SoftLabels | None
+    inputs: list[Path]
+
+
+def _supervision(context: Context) -> Supervision:
+    manifest, config = context.manifest, context.config
+    items = labelled(manifest.role("train"))
+    if config.road == "supervised":
         # The one place where ground truth trains a network: the upper bound.
         bare = [item.id for item in items if item.mask is None]
         if bare:
@@ -55,23 +107,41 @@ def _supervision(context: Context) -> tuple[list[Item], ReadMasks, list[Path]]:
                 f"road 'supervised' needs a mask for every training image; {len(bare)} of "
                 f"{len(items)} have none, such as {bare[0]!r}"
             )
-        return items, lambda item: [manifest.read_mask(item)], []
-    path = context.paths.store("pseudo", "masks")
-    store = MaskStore(path)
+        return Supervision(items, lambda item: [manifest.read_mask(item)], None, [])
+    hard, probable = (context.paths.store("pseudo", name) for name in ("masks", "scores"))
+    if config.segment.labels == "soft":
+        classes, stride = manifest.num_classes + 1, config.segment.label_stride
+        soft = SoftLabels(ArrayStore(probable), classes, stride)
+        return Supervision(items, None, soft, [probable])
+    masks, least = MaskStore(hard), config.segment.ignore_below
+    if not least:
+        return Supervision(items, lambda item: [masks.get(item.id)], None, [hard])
+    scores = ArrayStore(probable)
 
-    def read_pseudo(item: Item) -> Sequence[np.ndarray]:
-        return [store.get(item.id)]
+    def read_sure(item: Item) -> Sequence[np.ndarray]:
+        return [without_unsure(masks.get(item.id), scores.get(item.id).array, least)]
 
-    return items, read_pseudo, [path]
+    return Supervision(items, read_sure, None, [hard, probable])
+
+
+def without_unsure(mask: np.ndarray, probabilities: np.ndarray, least: float) -> np.ndarray:
+    """Return an (H, W) mask with 255 where the best of (K, h, w) probabilities, at the mask's
+    size, is below ``least``."""
+    best = resize_bilinear(probabilities.max(0)[None], (mask.shape[0], mask.shape[1]))[0]
+    return np.where(best < least, IGNORE, mask).astype(np.uint8)
 
 
 def run(context: Context) -> None:
-    """Train the segmentation network."""
+    """Train the segmentation network, or import a checkpoint in its place."""
     manifest, training = context.manifest, context.config.segment
-    items, read_masks, inputs = _supervision(context)
+    if training.checkpoint is not None:
+        task = SegmentationTask(build_segmenter(context.config, manifest.num_classes + 1, False))
+        import_weights(context, training.checkpoint, task, task.network)
+        return
+    items, read_masks, soft, inputs = _supervision(context)
     network = build_segmenter(context.config, manifest.num_classes + 1, True, context.seed)
-    task = SegmentationTask(network)
+    task = SegmentationTask(network, training.loss == "balanced", soft is not None, training.msc)
     fill = padding(network.backbone)
-    dataset = CropDataset(manifest, items, training, context.seed, fill, read_masks)
+    dataset = CropDataset(manifest, items, training, context.seed, fill, read_masks, soft)
     orders = shuffled_batches(len(items), training.batch, context.seed)
     train(context, task, dataset, orders, training, inputs)

@@ -30,12 +30,14 @@ def train(
     orders: Callable[[int], list[list[int]]],
     training: Training,
     inputs: Sequence[Path] = (),
+    finish: Callable[[nn.Module], None] | None = None,
 ) -> None:
     """Train ``task``; write its weights, curves and record; forget the resumable state.
 
     Args:
         inputs: artifacts the result depends on beside the manifest; with the context's key and
             the images they name the resumable state.
+        finish: called with the trained network before it is saved.
     """
     config, stage = context.config, context.stage
     state = state_folder(context, [item.id for item in dataset.items], inputs)
@@ -50,6 +52,8 @@ def train(
     weights = context.paths.weights(stage)
     with held(state), context.recording(weights) as facts:
         kept = fit(task, dataset, orders, how)
+        if finish is not None:
+            finish(kept)
         with together():
             save_curve(weights.with_name("curve.csv"), how)
             save_trained(weights, kept, context)

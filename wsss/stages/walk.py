@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from wsss.artifacts import ArrayStore, ArrayStoreWriter
+from wsss.artifacts import ArrayStore, ArrayStoreWriter, Entry
+from wsss.config.schema import Walk
 from wsss.context import Context
+from wsss.data.manifest import Item
 from wsss.engine.device import autocast, pick_device, place
 from wsss.inference.images import batches_by_size, windows
 from wsss.inference.progress import resumable
@@ -17,49 +21,104 @@ from wsss.inference.scales import aligned, shard_bounds
 from wsss.losses.affinity import affinity
 from wsss.refine.crf import alpha_scores
 from wsss.refine.pairs import half_disc_offsets
+from wsss.refine.paths import boundary_affinity
 from wsss.refine.resize import resize_bilinear
 from wsss.refine.walk import random_walk
 from wsss.stages.affinity import AffinityTask
 from wsss.stages.networks import build_affinity, load_trained
 
+# A class without any evidence keeps its zeros when scores are divided by their maximum.
+EPSILON = 1e-5
+
 
 @torch.inference_mode()
 def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
-    """Write walked scores of one shard at the affinity's stride: background and present classes.
+    """Write the walked scores of one shard on the grid of its affinities.
 
-    Source: Ahn & Kwak, CVPR 2018, section 4.3: the background score (1 - max)^alpha is put
-    before the CAMs, and both walk together.
+    Where ``walk.background`` is ``alpha``, the store holds background and present classes (ids
+    0..C): the background score (1 - max)^alpha walks with the CAMs (Ahn & Kwak, CVPR 2018,
+    section 4.3). Where it is ``threshold``, it holds the present classes alone (ids 0..C-1),
+    divided by the largest score of the image (Ahn et al., CVPR 2019, section 5); background is
+    what stays below a threshold, so that no tagged image ends without an object.
     """
+    config, manifest, walk = context.config, context.manifest, context.config.walk
+    cams = ArrayStore(context.paths.store("cam", "maps"))
+    items = manifest.union("train", "seed", "tune")
+    start, stop = shard_bounds(len(items), shard, shards)
+    features = config.refine.method == "affinitynet"
+    source = _from_features if features else _from_edges
+    paths = context.paths
+    learned = paths.weights("affinity") if features else paths.store("irnet", "edges")
+    inputs = [cams.path, learned]
+    with resumable(context, {out: ArrayStoreWriter}, items[start:stop], inputs) as job:
+        for item, affinities, edge in source(context, job.todo, learned):
+            entry = cams.get(item.id)
+            scores = walked(entry, affinities, edge, walk)
+            classes = list(entry.classes)
+            if walk.background == "alpha":
+                classes = [0, *(c + 1 for c in classes)]
+            job.add(item.id, (scores, classes, entry.size))
+
+
+def walked(entry: Entry, affinities: Tensor, edge: Tensor | None, walk: Walk) -> np.ndarray:
+    """Propagate one image's CAMs.
+
+    Args:
+        entry: K CAMs.
+        affinities: (P, h, w) in [0, 1].
+        edge: (h, w) boundaries in [0, 1]; activations on them are suppressed before the walk.
+
+    Returns:
+        (K, h, w) or, with a walked background, (K + 1, h, w) float32.
+    """
+    height, width = affinities.shape[1:]
+    if not entry.classes and walk.background == "threshold":
+        return np.zeros((0, height, width), np.float32)
+    cams = resize_bilinear(entry.array, (height, width))
+    cams = cams**walk.power
+    if walk.background == "alpha":
+        cams = alpha_scores(cams, walk.background_alpha)
+    scores = torch.from_numpy(cams).to(affinities.device)
+    if edge is not None and walk.suppress_edges:
+        scores = scores * (1 - edge)
+    result = random_walk(scores, affinities, walk.radius, walk.beta, walk.steps)
+    if walk.background == "threshold":
+        result = result / (result.max() + EPSILON)
+    array: np.ndarray = result.cpu().numpy()
+    return array
+
+
+Source = Iterator[tuple[Item, Tensor, Tensor | None]]
+
+
+def _from_features(context: Context, items: list[Item], weights: Path) -> Source:
+    """Yield each image's affinities by AffinityNet."""
     config, manifest, walk = context.config, context.manifest, context.config.walk
     device = pick_device(config.compute)
     task = AffinityTask(build_affinity(config, False), config.affinity.radius)
-    weights = context.paths.weights("affinity")
     load_trained(task, weights)
     place(task, config.compute, device)
     network, offsets = task.network, half_disc_offsets(walk.radius)
-    store = ArrayStore(context.paths.store("cam", "maps"))
-    items = manifest.union("train", "seed")
-    start, stop = shard_bounds(len(items), shard, shards)
-    inputs = [store.path, weights]
-    with resumable(context, {out: ArrayStoreWriter}, items[start:stop], inputs) as job:
-        for held, images in windows(manifest, job.todo, config.resources.workers, "walk"):
-            results: dict[int, np.ndarray] = {}
-            for indices, batch in batches_by_size(images, walk.batch):
-                multiple = max(network.stride, config.affinity.output_stride)
-                size = tuple(aligned(length, 1.0, multiple) for length in batch.shape[2:])
-                pixels = F.interpolate(
-                    batch.to(device), size, mode="bilinear", align_corners=False, antialias=True
-                )
-                with autocast(config.compute, device):
-                    features = network(pixels)
-                for index, values in zip(indices, affinity(features, offsets), strict=True):
-                    height, width = values.shape[1:]
-                    cams = resize_bilinear(store.get(held[index].id).array, (height, width))
-                    scores = torch.from_numpy(alpha_scores(cams, walk.background_alpha))
-                    walked = random_walk(
-                        scores.to(device), values, walk.radius, walk.beta, walk.steps
-                    )
-                    results[index] = walked.cpu().numpy()
-            for index, item in enumerate(held):
-                classes = [0, *(c + 1 for c in manifest.present(item))]
-                job.add(item.id, (results[index], classes, images[index].shape[:2]))
+    for held, images in windows(manifest, items, config.resources.workers, "walk"):
+        results: dict[int, Tensor] = {}
+        for indices, batch in batches_by_size(images, walk.batch):
+            multiple = max(network.stride, config.affinity.output_stride)
+            size = tuple(aligned(length, 1.0, multiple) for length in batch.shape[2:])
+            pixels = F.interpolate(
+                batch.to(device), size, mode="bilinear", align_corners=False, antialias=True
+            )
+            with autocast(config.compute, device):
+                features = network(pixels)
+            results |= zip(indices, affinity(features, offsets), strict=True)
+        for index, item in enumerate(held):
+            yield item, results.pop(index), None
+
+
+def _from_edges(context: Context, items: list[Item], edges: Path) -> Source:
+    """Yield each image's affinities between the boundaries of IRNet."""
+    offsets = half_disc_offsets(context.config.walk.radius)
+    device = pick_device(context.config.compute)
+    store = ArrayStore(edges)
+    for item in items:
+        edge = torch.from_numpy(store.get(item.id).array[0].astype(np.float32)).to(device)
+        yield item, boundary_affinity(edge[None], offsets)[0], edge

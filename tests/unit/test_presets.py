@@ -1,0 +1,267 @@
+"""Presets: all are valid, say what they are, and hold the published numbers they speak of."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from wsss.cli import main
+from wsss.config import Config, Params, load_params
+from wsss.config.presets import Preset, headline, read_presets, table
+from wsss.config.resolve import read_yaml
+from wsss.config.schema import Training
+from wsss.errors import UserError
+from wsss.models.backbones import build_backbone
+from wsss.stages.evaluations import EVALUATIONS, wanted
+
+FOLDER = ROOT / "workflow" / "presets"
+PRESETS = read_presets(FOLDER)
+RECIPES = [preset for preset in PRESETS if preset.about is not None]
+NAMES = [preset.name.removeprefix("papers/") for preset in RECIPES]
+# Images that the papers train on: VOC's train_aug; COCO's train2014 less those without a label.
+IMAGES = {"voc": 10_582, "coco": 82_081}
+
+
+@pytest.fixture(autouse=True)
+def roots(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("VOC_ROOT", "COCO_ROOT", "DATA_ROOT"):
+        monkeypatch.setenv(name, "somewhere")
+
+
+def params_of(preset: Preset) -> Params:
+    return load_params([ROOT / "params.yaml", preset.path])
+
+
+def config_of(preset: Preset) -> Config:
+    assert preset.variant is not None
+    return params_of(preset).resolve(preset.variant)
+
+
+def recipe(name: str) -> Config:
+    return config_of(RECIPES[NAMES.index(name)])
+
+
+def trainings(config: Config) -> dict[str, Training]:
+    """The trainings that a variant's road takes."""
+    if config.road == "supervised":
+        return {"segment": config.segment}
+    refined: dict[str, dict[str, Training]] = {
+        "affinitynet": {"affinity": config.affinity},
+        "irnet": {"irnet": config.irnet},
+        "none": {},
+    }
+    more = refined[config.refine.method]
+    return {"classify": config.classify, **more, "segment": config.segment}
+
+
+def test_the_recipes_asked_for_are_there() -> None:
+    wanted = {"psa-voc", "psa-coco", "irnet-voc", "irnet-coco", "supervised-deeplabv2-voc"}
+    assert wanted <= set(NAMES)
+    assert {path.stem for path in (FOLDER / "papers").iterdir()} == set(NAMES)
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_preset_is_valid(path: Path) -> None:
+    params = load_params([ROOT / "params.yaml", path])
+    params.validate()
+    for variant in params.variants:
+        params.resolve(variant)
+
+
+@pytest.mark.parametrize("preset", RECIPES, ids=NAMES)
+def test_a_recipe_says_what_it_is(preset: Preset) -> None:
+    about, config = preset.about, config_of(preset)
+    assert about is not None
+    assert config.about == about
+    assert config.run.variants == [preset.variant]
+    assert preset.name.endswith(f"-{config.run.dataset}")
+    # The command is this file's own, and nobody has to look for it.
+    assert about.command.split()[-1] == preset.path.relative_to(ROOT).as_posix()
+    # An expected score has a score of ours beside it.
+    assert set(about.expected) <= set(wanted(config)) <= set(EVALUATIONS)
+    for expected in about.expected.values():
+        assert (expected.miou == "unknown") == expected.source.startswith("none")
+    assert about.hours.value == "unknown" or about.hours.source.startswith(("estimated", "timed"))
+    assert about.deviations
+    if not about.run_here:
+        assert not (ROOT / "docs" / "metrics" / config.run.dataset / str(preset.variant)).exists()
+
+
+@pytest.mark.parametrize("preset", RECIPES, ids=NAMES)
+def test_a_recipe_states_every_number_of_its_trainings(preset: Preset) -> None:
+    """Nothing of the demo's small settings reaches a paper's training."""
+    top = read_yaml(preset.path)["variants"][preset.variant]
+    stated = {"output_stride", "epochs", "batch", "crop", "optimizer", "lr", "head_lr"}
+    stated |= {"momentum", "weight_decay", "schedule", "power", "warmup"}
+    for stage, training in trainings(config_of(preset)).items():
+        assert stated <= set(top[stage]), (stage, stated - set(top[stage]))
+        assert training.optimizer == "sgd"
+        assert training.warmup == 0
+        assert training.ema is None
+        assert training.clip is None
+
+
+@pytest.mark.parametrize("preset", RECIPES, ids=NAMES)
+def test_segmentation_trains_the_published_number_of_iterations(preset: Preset) -> None:
+    config = config_of(preset)
+    dataset = config.run.dataset
+    steps = IMAGES[dataset] // config.segment.batch * config.segment.epochs
+    assert steps == pytest.approx({"voc": 20_000, "coco": 100_000}[dataset], rel=0.02)
+
+
+def test_momentum_is_what_the_official_optimiser_uses() -> None:
+    """PSA's and IRNet's optimiser passes the weight decay where SGD takes its momentum."""
+    for name in NAMES:
+        for stage, training in trainings(recipe(name)).items():
+            assert training.momentum == (0.9 if stage == "segment" else 0.0), (name, stage)
+
+
+def test_published_numbers() -> None:
+    psa, irn = recipe("psa-voc"), recipe("irnet-voc")
+    assert (psa.classify.epochs, psa.classify.batch, psa.classify.lr) == (15, 16, 0.1)
+    assert (psa.affinity.epochs, psa.affinity.batch, psa.affinity.radius) == (8, 8, 5)
+    assert (psa.seeds.alpha_low, psa.seeds.alpha_high) == (4, 32)
+    assert (psa.seeds.alpha_crf.bilateral_sxy, psa.seeds.alpha_crf.bilateral_srgb) == (80, 13)
+    assert (psa.walk.beta, psa.walk.steps, psa.walk.background_alpha) == (8, 256, 16)
+    assert (irn.classify.epochs, irn.classify.crop, irn.classify.long_side) == (5, 512, [320, 640])
+    assert (irn.irnet.epochs, irn.irnet.batch, irn.irnet.radius) == (3, 32, 10)
+    assert (irn.seeds.confident_fg, irn.seeds.confident_bg) == (0.30, 0.05)
+    assert (irn.seeds.label_crf.bilateral_sxy, irn.seeds.label_crf.bilateral_srgb) == (50, 5)
+    assert (irn.walk.beta, irn.walk.radius, irn.walk.background_threshold) == (10, 5, 0.25)
+    assert irn.cam.threshold == 0.15
+
+
+def test_coco_differs_from_voc_in_data_and_length_alone() -> None:
+    for name in ("psa", "irnet"):
+        here, there = recipe(f"{name}-voc").model_dump(), recipe(f"{name}-coco").model_dump()
+        for config in (here, there):
+            for key in ("run", "data", "about"):
+                del config[key]
+            del config["segment"]["epochs"]
+        assert here == there, name
+
+
+def test_recipes_that_share_a_network_share_its_numbers() -> None:
+    for name in ("irnet-voc", "irnet-coco"):
+        weak, full = recipe(name), recipe("supervised-deeplabv2-voc")
+        different = {"epochs"} if name == "irnet-coco" else set()
+        mine, theirs = (c.segment.model_dump(exclude=different) for c in (weak, full))
+        assert mine == theirs
+        assert (weak.crf, weak.predict) == (full.crf, full.predict)
+
+
+@pytest.mark.parametrize("name", ["psa-voc", "irnet-voc", "supervised-deeplabv2-voc"])
+def test_its_backbones_exist_and_freeze_as_it_says(name: str) -> None:
+    import wsss.torchvision_shim  # noqa: F401  (timm imports torchvision)
+
+    import timm  # isort: skip  (after the shim)
+
+    config = recipe(name)
+    assert config.backbone.name in timm.list_pretrained()
+    for stage, training in trainings(config).items():
+        backbone = build_backbone(config.backbone, training.output_stride, False, training.geometry)
+        backbone.freeze(training.freeze_levels, training.freeze_affine)
+        assert backbone.reductions[-1] == training.output_stride
+        frozen = {n for n, p in backbone.network.named_parameters() if not p.requires_grad}
+        levels = {0: set(), 2: {"conv1", "bn1", "layer1"}, 3: {"conv1", "bn1", "layer1", "layer2"}}
+        weights = {n.split(".")[0] for n in frozen if n.endswith("weight") and "conv" in n}
+        expected = {part for part in levels[training.freeze_levels] if part != "bn1"}
+        assert weights == expected, stage
+
+
+@pytest.mark.parametrize("name", ["irnet-voc", "psa-coco", "supervised-deeplabv2-voc"])
+def test_snakemake_plans_it(name: str, tmp_path: Path) -> None:
+    top = tmp_path / "top.yaml"
+    top.write_text(yaml.safe_dump({"run": {"results": str(tmp_path / "results")}}))
+    preset = RECIPES[NAMES.index(name)]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "snakemake", "--cores", "1", "--dry-run", "--nolock"),
+            *("--directory", str(tmp_path), "--snakefile", str(ROOT / "Snakefile")),
+            *("--configfile", str(ROOT / "params.yaml"), str(preset.path), str(top)),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    planned = {line.split()[1].rstrip(":") for line in done.stdout.splitlines() if "rule " in line}
+    stages = set(trainings(recipe(name)))
+    assert stages <= planned, planned
+    assert not {"classify", "affinity", "irnet"} - stages & planned
+
+
+# The list
+
+
+def test_the_page_is_up_to_date() -> None:
+    spec = importlib.util.spec_from_file_location("presets_page", ROOT / "docs" / "presets.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    written = (ROOT / "docs" / "presets.md").read_text(encoding="utf-8")
+    assert written == module.page(), "run python docs/presets.py"
+
+
+def test_the_command_lists_every_preset(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("VOC_ROOT", "COCO_ROOT", "DATA_ROOT"):
+        monkeypatch.delenv(name)
+    assert main(["presets", "--folder", str(FOLDER)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.splitlines() == table(PRESETS)
+    for path in FOLDER.rglob("*.yaml"):
+        assert path.relative_to(FOLDER).with_suffix("").as_posix() in printed
+
+
+def test_the_headline_is_the_last_known_score() -> None:
+    about = RECIPES[NAMES.index("irnet-voc")].about
+    assert about is not None
+    assert headline(about) == "final 63.5 (DeepLabV2, ResNet-50, val)"
+    fewer = {key: value for key, value in about.expected.items() if key != "final"}
+    assert headline(about.model_copy(update={"expected": fewer})).startswith("pseudo 66.5")
+    unknown = RECIPES[NAMES.index("irnet-coco")].about
+    assert unknown is not None
+    assert headline(unknown) == "unknown"
+
+
+def head(**changes: Any) -> dict[str, Any]:
+    about = RECIPES[0].about
+    assert about is not None
+    kept = {**about.model_dump(), **changes}
+    return {key: value for key, value in kept.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"paper": None}, "variants.x.about.paper"),
+        ({"run_here": "no"}, "variants.x.about.run_here"),
+        ({"expected": {}}, "variants.x.about.expected"),
+        ({"expected": {"cam": {"miou": 4830, "setting": "a", "source": "b"}}}, "expected.cam.miou"),
+        ({"speed": "fast"}, "variants.x.about.speed"),
+    ],
+)
+def test_an_incomplete_head_is_named(tmp_path: Path, changes: dict[str, Any], key: str) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text(yaml.safe_dump({"variants": {"x": {"about": head(**changes)}}}))
+    with pytest.raises(UserError, match=key) as caught:
+        read_presets(tmp_path)
+    assert str(path) in str(caught.value)
+
+
+def test_no_folder_is_one_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["presets", "--folder", str(tmp_path / "none")]) == 1
+    assert "is no folder" in capsys.readouterr().err

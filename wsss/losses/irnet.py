@@ -1,0 +1,73 @@
+"""The losses of IRNet: boundaries from affinities, displacements to the centre of an instance.
+
+Source: Ahn et al., "Weakly Supervised Learning of Instance Segmentation with Inter-pixel
+Relations", CVPR 2019, section 4; constants and normalisation as in the published code.
+
+Deviation: the published code leaves out pairs whose first cell is within radius - 1 of the
+left, right or bottom border; here every pair inside the grid counts, so that any grid works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from wsss.losses.affinity import EPSILON
+from wsss.refine.affinity_labels import PairMasks
+from wsss.refine.pairs import Offset, overlap
+
+
+def boundary_loss(affinities: Tensor, pairs: PairMasks) -> Tensor:
+    """(background / 2 + foreground / 2 + negative) / 2 (equation 3).
+
+    Args:
+        affinities: (B, P, h, w) of :func:`wsss.refine.paths.boundary_affinity`.
+        pairs: masks of :func:`wsss.refine.affinity_labels.pair_masks`.
+
+    Returns:
+        Scalar; a term without pairs is 0.
+    """
+    attract = -torch.log(affinities + EPSILON)
+    repel = -torch.log(1 + EPSILON - affinities)
+    background = _mean(attract, pairs.background)
+    foreground = _mean(attract, pairs.foreground)
+    negative = _mean(repel, pairs.negative)
+    return (background / 2 + foreground / 2 + negative) / 2
+
+
+def displacement_loss(
+    displacement: Tensor, pairs: PairMasks, offsets: Sequence[Offset]
+) -> tuple[Tensor, Tensor]:
+    """Foreground and background terms of the displacement field (equations 5 and 6).
+
+    Two cells of one object point at one place: D_i - D_j is their offset. On the background the
+    field is constant.
+
+    Args:
+        displacement: (B, 2, h, w), rows and columns, in cells.
+        pairs: masks of :func:`wsss.refine.affinity_labels.pair_masks`.
+        offsets: the P offsets.
+
+    Returns:
+        Two scalars: mean absolute errors over pairs and both coordinates.
+    """
+    height, width = displacement.shape[-2:]
+    foreground = background = displacement.new_zeros(())
+    for index, offset in enumerate(offsets):
+        here, there = overlap(offset, height, width)
+        difference = displacement[..., *here] - displacement[..., *there]
+        target = difference.new_tensor(offset)[:, None, None]
+        apart = (difference - target).abs().sum(1)
+        equal = difference.abs().sum(1)
+        foreground = foreground + (apart * pairs.foreground[:, index, *here]).sum()
+        background = background + (equal * pairs.background[:, index, *here]).sum()
+    return (
+        foreground / (2 * pairs.foreground.sum() + EPSILON),
+        background / (2 * pairs.background.sum() + EPSILON),
+    )
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask, values, 0).sum() / (mask.sum() + EPSILON)

@@ -1,0 +1,85 @@
+"""Cross-entropy of segmentation logits, plain or class-balanced, against hard or soft labels.
+
+Every loss is a mean over one or two groups of pixels. Sums and sizes of the groups are apart, so
+that a batch worked on in parts can be divided by the sizes of the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from wsss.data.transforms import IGNORE
+
+PLAIN, BACKGROUND, FOREGROUND = "ce", "background", "foreground"
+
+
+def hard_sizes(masks: Tensor, balanced: bool) -> dict[str, float]:
+    """Pixels in each group; those of 255 are in none.
+
+    Args:
+        masks: (B, H, W) class ids, 0 the background.
+        balanced: groups are background and foreground instead of all pixels.
+    """
+    labelled = float((masks != IGNORE).sum())
+    if not balanced:
+        return {PLAIN: labelled}
+    background = float((masks == 0).sum())
+    return {BACKGROUND: background, FOREGROUND: labelled - background}
+
+
+def hard_sums(logits: Tensor, masks: Tensor, balanced: bool) -> dict[str, Tensor]:
+    """Summed cross-entropy of each group's pixels.
+
+    Args:
+        logits: (B, K, H, W).
+        masks: (B, H, W) int64 class ids; 255 is ignored.
+    """
+    values = F.cross_entropy(logits, masks, ignore_index=IGNORE, reduction="none")
+    if not balanced:
+        return {PLAIN: values.sum()}
+    background = torch.where(masks == 0, values, 0).sum()
+    # Ignored pixels are 0 already.
+    return {BACKGROUND: background, FOREGROUND: torch.where(masks == 0, 0, values).sum()}
+
+
+def soft_sizes(targets: Tensor, balanced: bool) -> dict[str, float]:
+    """Total probability in each group; pixels whose probabilities are all 0 have none.
+
+    Args:
+        targets: (B, K, H, W) that sum to 1 over K, channel 0 the background, or to 0 where the
+            pixel is to be ignored.
+    """
+    total = float(targets.sum(dtype=torch.float64))
+    if not balanced:
+        return {PLAIN: total}
+    background = float(targets[:, 0].sum(dtype=torch.float64))
+    return {BACKGROUND: background, FOREGROUND: total - background}
+
+
+def soft_sums(logits: Tensor, targets: Tensor, balanced: bool) -> dict[str, Tensor]:
+    """Summed cross-entropy -t log p of each group's probability.
+
+    With targets of 0 and 1 this equals :func:`hard_sums`.
+
+    Args:
+        logits, targets: (B, K, H, W).
+    """
+    values = -(targets * logits.log_softmax(1))
+    if not balanced:
+        return {PLAIN: values.sum()}
+    return {BACKGROUND: values[:, 0].sum(), FOREGROUND: values[:, 1:].sum()}
+
+
+def mean_of_groups(sums: Mapping[str, Tensor], sizes: Mapping[str, float]) -> Tensor:
+    """Average the groups' means; a group without pixels counts as 0.
+
+    Two groups weigh half each however many pixels they have: the class-balanced cross-entropy
+    of Huang et al., "Weakly-Supervised Semantic Segmentation Network with Deep Seeded Region
+    Growing", CVPR 2018, equation 2, with the halves that make it a mean.
+    """
+    means = [value / (sizes[name] or 1.0) for name, value in sums.items()]
+    return torch.stack(means).mean()

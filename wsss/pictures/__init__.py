@@ -1,0 +1,1 @@
+"""Pictures for people: overlays, legends and panels, drawn with Pillow alone."""
