@@ -164,9 +164,8 @@ def lab(make_workspace: Callable[[], Workspace]) -> Iterator[Lab]:
         lab.made[stage] = {n for n in lab.expected if lab.expected[n] != before.get(n)}
         assert lab.made[stage], stage
     yield lab
-    assert driver.stdin is not None
-    driver.stdin.close()
-    driver.wait(10)
+    driver.kill()
+    driver.wait()
 
 
 def check_nothing_is_half_there(lab: Lab, stage: str) -> None:
@@ -208,7 +207,7 @@ def test_a_killed_stage_ends_with_the_same_bytes(lab: Lab, stage: str) -> None:
     check_done(lab)
 
 
-@pytest.mark.parametrize(("stage", "sent"), zip(CONTINUE, cycle(CODES), strict=False))
+@pytest.mark.parametrize(("stage", "sent"), [*zip(CONTINUE, cycle(CODES), strict=False)])
 def test_finished_work_is_not_done_again(lab: Lab, stage: str, sent: signal.Signals) -> None:
     for _attempt in range(5):  # a stage of milliseconds may be faster than the signal
         lab.undo(stage)
