@@ -31,7 +31,7 @@ CHANGES: dict[str, Any] = {
     "run": {"variants": ["baseline"]},
     "resources": {"checkpoint_seconds": 1e-9},
     "data": {"scenes": {"val": 8}},
-    "classify": {"epochs": 2},
+    "classify": {"epochs": 4},
     "cam": {"threshold": 0.4},
     "pseudo": {"crf": True},
 }

@@ -23,6 +23,7 @@ from wsss.engine.task import Losses, Progress, Task
 from wsss.errors import UserError
 from wsss.interrupt import Interrupted, handled
 from wsss.models.dropout import KeyedDropout
+from wsss.stages.training import save_curve
 
 
 class FakeManifest:
@@ -61,7 +62,7 @@ class TinyTask(Task):
         loss = F.binary_cross_entropy_with_logits(self.head(self.drop(x)), batch["label"])
         if progress.step == self.poison_at:
             loss = loss * float("nan")
-        return Losses(loss, {"bce": loss})
+        return Losses(loss, {"bce": loss, "another": loss / 2})
 
 
 class StopError(Exception):
@@ -137,7 +138,9 @@ def test_a_signal_saves_the_state_after_the_running_step(
         run(tmp_path / "b", tiny_params, config, Told())
     got, resumed = run(tmp_path / "b", tiny_params, config, TinyTask())
     assert resumed.continued_at == at + 1
-    assert resumed.rows == undisturbed.rows
+    for name, how in (("a.csv", undisturbed), ("b.csv", resumed)):
+        save_curve(tmp_path / name, how)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
     assert all(torch.equal(got[name], value) for name, value in expected.items())
 
 

@@ -64,7 +64,9 @@ def train(
 
 def save_curve(path: Path, how: Fit) -> None:
     """Write one row a few steps: step, epoch, learning rate and every loss term."""
-    columns = list(dict.fromkeys(name for row in how.rows for name in row))
+    # In this order whatever a resumed state did to that of the rows' keys.
+    head = ["step", "epoch", "lr"]
+    columns = [*head, *sorted({name for row in how.rows for name in row}.difference(head))]
     rows = [{k: f"{v:.6g}" if isinstance(v, float) else v for k, v in r.items()} for r in how.rows]
     save_csv(path, rows, columns)
 
