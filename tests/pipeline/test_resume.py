@@ -64,7 +64,8 @@ if __name__ == "__main__":
 
 def command(stage: str) -> list[str]:
     """What a user types to run a stage."""
-    return ["evaluate", "final"] if stage == "evaluate" else stage.split("_")
+    scored = {"evaluate": "final", "evaluate_tune": "cam_tune"}
+    return ["evaluate", scored[stage]] if stage in scored else stage.split("_")
 
 
 CONTINUE = [s for s in STAGES if s not in STARTS_AGAIN and not s.startswith("evaluate")]
