@@ -40,12 +40,14 @@ STARTS_AGAIN = {"manifest", "compare"}
 
 # One process imports everything; each command runs in a copy of it.
 DRIVER = """
-import json, os, sys
+import json, os, signal, sys
 from importlib import import_module
 from wsss.cli import main
 from wsss.config.slices import MODULES
 
 if __name__ == "__main__":
+    # Tests that are run in the background inherit that it is ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in set(MODULES.values()):
         import_module(f"wsss.stages.{name}")
     import wsss.torchvision_shim, timm
