@@ -26,6 +26,7 @@ SMALL = (
     "*/seed*/metrics/*.classes.csv",
     "*/seed*/metrics/*.sweep.csv",
     "*/seed*/*/*.run.json",
+    "*/seed*/*/shards/*.run.json",
     "*/seed*/*/curve.csv",
 )
 START, END = "<!-- demo -->", "<!-- /demo -->"
