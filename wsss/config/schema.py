@@ -261,6 +261,8 @@ class Walk(Section):
     background: Literal["alpha", "threshold"]
     background_alpha: Positive
     background_threshold: Fraction | Literal["tune"]
+    power: Positive
+    suppress_edges: bool
     beta: Positive
     steps: Count
     radius: Count

@@ -47,6 +47,8 @@ STAGES: dict[str, tuple[str, ...]] = {
         "walk.batch",
         "walk.background",
         "walk.background_alpha",
+        "walk.power",
+        "walk.suppress_edges",
         "walk.beta",
         "walk.steps",
         "walk.radius",

@@ -70,10 +70,11 @@ def walked(entry: Entry, affinities: Tensor, edge: Tensor | None, walk: Walk) ->
     if not entry.classes and walk.background == "threshold":
         return np.zeros((0, height, width), np.float32)
     cams = resize_bilinear(entry.array, (height, width))
+    cams = cams**walk.power
     if walk.background == "alpha":
         cams = alpha_scores(cams, walk.background_alpha)
     scores = torch.from_numpy(cams).to(affinities.device)
-    if edge is not None:
+    if edge is not None and walk.suppress_edges:
         scores = scores * (1 - edge)
     result = random_walk(scores, affinities, walk.radius, walk.beta, walk.steps)
     if walk.background == "threshold":
