@@ -9,20 +9,30 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from wsss.config.slices import STAGES, stage_params
+from wsss.config.slices import stage_params
 from wsss.errors import UserError
 
 SHARE = "share"
-# Folders of a run in the order of the pipeline; sharing through one includes those before it.
-FOLDERS: dict[str, tuple[str, ...]] = {
-    "classify": ("classify",),
-    "cam": ("cam",),
-    "seeds": ("seeds_alpha", "seeds_confident", "seeds_label"),
-    "pseudo": ("affinity", "irnet", "edges", "walk", "evaluate_walk", "pseudo", "soft"),
-    "segment": ("segment",),
+
+
+class Level(NamedTuple):
+    """Folders of a run that are shared together, and the stages that fill and score them."""
+
+    folders: tuple[str, ...]
+    stages: tuple[str, ...]
+
+
+# In the order of the pipeline; sharing through one includes those before it.
+LEVELS = {
+    "classify": Level(("classify",), ("classify",)),
+    "cam": Level(("cam",), ("cam", "evaluate_cam")),
+    "seeds": Level(("seeds",), ("seeds_alpha", "seeds_confident", "seeds_label")),
+    "pseudo": Level(
+        ("affinity", "irnet", "walk", "pseudo"),
+        ("affinity", "irnet", "edges", "walk", "evaluate_walk", "pseudo", "soft"),
+    ),
+    "segment": Level(("segment",), ("segment",)),
 }
-# Folders that stand beside those names.
-_ALSO = {"pseudo": ("affinity", "irnet", "walk")}
 
 
 class Share(NamedTuple):
@@ -39,13 +49,19 @@ def share_of(overlay: Any, where: str) -> Share | None:
         return None
     if not isinstance(value, Mapping) or set(value) != {"from", "through"}:
         raise UserError(
-            f"{where}.share is {value!r}: write share: {{from: VARIANT, through: FOLDER}}"
+            f"{where}.share is {value!r}: write share: {{from: VARIANT, through: LEVEL}}"
         )
-    if value["through"] not in FOLDERS:
+    if value["through"] not in LEVELS:
         raise UserError(
-            f"{where}.share.through is {value['through']!r}: one of {', '.join(FOLDERS)}"
+            f"{where}.share.through is {value['through']!r}: one of {', '.join(LEVELS)}"
         )
     return Share(str(value["from"]), value["through"])
+
+
+def through(share: Share) -> list[Level]:
+    """Return the levels that are shared."""
+    names = list(LEVELS)
+    return [LEVELS[name] for name in names[: names.index(share.through) + 1]]
 
 
 def ancestry(variants: Mapping[str, Any], name: str, origin: str) -> list[str]:
@@ -70,18 +86,16 @@ def owners(variants: Mapping[str, Any], name: str, origin: str = "params.yaml") 
     """
     from wsss.stages.evaluations import EVALUATIONS
 
-    order = list(FOLDERS)
     found: dict[str, str] = {}
     for current in ancestry(variants, name, origin):
         share = share_of(variants[current] or {}, f"{origin}, variants.{current}")
         if share is None:
             break
-        for folder in order[: order.index(share.through) + 1]:
-            # A source may share less than it is asked for: what it makes itself, it holds.
-            for part in (folder, *_ALSO.get(folder, ())):
-                held = found.get(part, name) == current
-                if held:
-                    found[part] = share.source
+        for level in through(share):
+            for folder in level.folders:
+                # Handed on from source to source, as long as each takes it from the next.
+                if found.get(folder, name) == current:
+                    found[folder] = share.source
     for what, evaluation in EVALUATIONS.items():
         if evaluation.stage in found:
             found[f"metrics/{what}"] = found[evaluation.stage]
@@ -94,15 +108,12 @@ def check_shared(mine: Any, other: Any, share: Share, where: str) -> None:
     Args:
         mine, other: the resolved configurations of the variant and of its source.
     """
-    order = list(FOLDERS)
-    for folder in order[: order.index(share.through) + 1]:
-        for stage in FOLDERS[folder]:
-            if stage not in STAGES:
-                continue
+    for level in through(share):
+        for stage in level.stages:
             one, two = stage_params(mine, stage), stage_params(other, stage)
             for key in sorted(one):
                 if one[key] != two.get(key):
                     raise UserError(
-                        f"{where}: it shares {folder!r} of {share.source!r} but changes {key!r}, "
-                        f"which {stage} reads: share less, or leave that key alone"
+                        f"{where}: it shares {share.source!r} through {share.through!r} but "
+                        f"changes {key!r}, which {stage} reads: share less, or leave that key alone"
                     )
