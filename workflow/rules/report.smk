@@ -97,13 +97,17 @@ rule compare:
             caption="../report/comparison.rst",
             category="Comparison",
         ),
+        [
+            f"{ROOT}/{name}/seed{seed}/miou.json"
+            for name in BASE.run.variants
+            for seed in BASE.run.seeds
+        ],
     log:
         f"{ROOT}/logs/compare.log",
     conda:
         "../../envs/wsss.yaml"
     params:
-        variants=BASE.run.variants,
-        seeds=BASE.run.seeds,
+        config=keys("compare"),
         code=code("compare"),
     shell:
         f"wsss compare --params {RESOLVED} --log {{log}} > /dev/null"

@@ -116,7 +116,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "evaluate_tune": ("walk.background", "evaluate.bins", *_ORIGIN),
     "evaluate_boxes": ("evaluate.bins", "evaluate.box_min_area", *_ORIGIN),
     "evaluate": ("evaluate.boundary_tolerance", *_ORIGIN),
-    "compare": (),
+    "compare": ("run.variants", "run.seeds"),
 }
 # The module in wsss/stages that runs each stage.
 MODULES: dict[str, str] = {

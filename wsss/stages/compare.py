@@ -20,6 +20,7 @@ from wsss.atomic import atomic_path
 from wsss.config.slices import STAGES
 from wsss.errors import UserError
 from wsss.paths import Paths
+from wsss.stages.mious import save_mious
 
 # Metrics files in the order of the pipeline, and their headings.
 STEPS = {
@@ -63,7 +64,7 @@ def compare(
     twin: Callable[[str], str | None] = lambda _: "supervised",
     owners: Owners = lambda _: {},
 ) -> str:
-    """Write ``comparison.csv`` and ``comparison.md``; return the table as text.
+    """Write ``comparison.csv``, ``comparison.md`` and each run's ``miou.json``; return the table.
 
     Args:
         results: folder of all data sets.
@@ -88,6 +89,9 @@ def compare(
     for row in rows:
         row.upper = finals.get(twin(row.variant) or "")
     _save_comparison(root / "comparison.csv", rows)
+    for variant in variants:
+        for seed in seeds:
+            save_mious(Paths(where.results, dataset, variant, seed, owners(variant)), STEPS)
     bounded = any(row.upper for row in rows)
     table = [_headings(rows, bounded), *(_cells(row, bounded, len(seeds)) for row in rows)]
     title, notes = _title(dataset, rows, seeds), _notes(rows, twin)
