@@ -71,7 +71,7 @@ class Legend:
 
 @dataclass(frozen=True)
 class Swatches:
-    """Class names with the colours of their masks, ``#rrggbb``."""
+    """Names with their colours, ``#rrggbb`` or ``var(--s0)``: classes of masks, stages."""
 
     entries: Sequence[tuple[str, str]]
     kind: ClassVar[str] = "swatches"

@@ -67,7 +67,8 @@ def draw(name: str, paint: Callable[[Axes], None], size: tuple[float, float] = S
     """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_STYLE | {"svg.hashsalt": name})
+        settings: Any = {**_STYLE, "svg.hashsalt": name}
+        matplotlib.rcParams.update(settings)
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
         paint(figure.add_subplot())

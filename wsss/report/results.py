@@ -13,8 +13,8 @@ from wsss.config import Config, Params
 from wsss.config.schema import Report
 from wsss.data.manifest import Manifest
 from wsss.paths import Paths
-from wsss.report.counts import Counts, read_counts
 from wsss.report.costs import records
+from wsss.report.counts import Counts, read_counts
 from wsss.report.palette import Look, looks
 from wsss.report.scores import Row, read_rows
 from wsss.report.statistics import same_images

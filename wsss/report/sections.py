@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from wsss.report.blocks import Block, Cell, Fold, Legend, Plot, Plots, Section, Table, Text
+from wsss.report.blocks import (
+    Block,
+    Cell,
+    Fold,
+    Legend,
+    Plot,
+    Plots,
+    Section,
+    Swatches,
+    Table,
+    Text,
+)
 from wsss.report.comparison import ABSENT, comparison, percent
 from wsss.report.costs import costs
 from wsss.report.drawings import class_bars, cost_bars, interval_plot
@@ -161,7 +172,8 @@ def class_section(results: Results) -> Section:
     found = {variant: values for variant, values in found.items() if any(values.values())}
     if not found:
         return Section("classes", "Classes", [Text("No final masks have been scored yet.")])
-    plots, rows = [], []
+    plots: list[Plot] = []
+    rows: list[list[str]] = []
     for name in results.classes:
         means = {v: _mean(values[name]) for v, values in found.items()}
         said = ", ".join(f"{v} {_value(value)}" for v, value in means.items())
@@ -170,12 +182,9 @@ def class_section(results: Results) -> Section:
         cells = [percent(values[name], len(results.seeds)) for values in found.values()]
         rows.append([name, *cells])
     table = Table("val +CRF: IoU (%) per class", ["class", *found], rows)
-    bars = [Legend(list(found)), Plots(plots)]
-    return Section(
-        "classes",
-        "Classes",
-        [Text("IoU (%) of the final masks, class by class."), *bars, Fold("Numbers", [table])],
-    )
+    about = Text("IoU (%) of the final masks, class by class.")
+    blocks: list[Block] = [about, Legend(list(found)), Plots(plots), Fold("Numbers", [table])]
+    return Section("classes", "Classes", blocks)
 
 
 def _class_ious(results: Results, variant: str) -> dict[str, list[float]]:
@@ -258,7 +267,7 @@ def cost_section(results: Results) -> Section:
         text = "No records of jobs (*.run.json) are here: what the run cost is not known."
         return Section("costs", "Time and memory", [Text(text)])
     stages = list(dict.fromkeys(row.stage for row in rows))
-    svg = cost_bars("costs", rows)
+    svg, kinds = cost_bars("costs", rows)
     total = sum(row.seconds for row in rows)
     plot = Plot(
         "Wall time per stage, one run of every variant (minutes)",
@@ -266,9 +275,8 @@ def cost_section(results: Results) -> Section:
         f"{total / 60:.0f} minutes in all; stages: {', '.join(stages)}.",
     )
     cells = [
-        [row.variant or "(shared)", row.stage, str(row.jobs), f"{row.seconds:.1f}"]
-        + [str(row.peak_rss_mb)]
-        for row in rows
+        [r.variant or "(shared)", r.stage, str(r.jobs), f"{r.seconds:.1f}", str(r.peak_rss_mb)]
+        for r in rows
     ]
     table = Table(
         "Seconds are summed over the jobs of a run (shards, evaluations) and averaged over seeds; "
@@ -276,4 +284,7 @@ def cost_section(results: Results) -> Section:
         ["variant", "stage", "jobs", "seconds per run", "peak memory (MB)"],
         cells,
     )
-    return Section("costs", "Time and memory", [Plots([plot]), Fold("Every stage", [table])])
+    legend = Swatches([(stage, f"var(--s{series})") for stage, series in kinds])
+    return Section(
+        "costs", "Time and memory", [legend, Plots([plot]), Fold("Every stage", [table])]
+    )

@@ -9,7 +9,7 @@ a difference. What training again would change is not in these intervals.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -78,7 +78,9 @@ class Paired(NamedTuple):
     differences: dict[tuple[str, str], Interval]
 
 
-def paired(runs: dict[str, Sequence[Counts]], samples: int, seed: int, confidence: float) -> Paired:
+def paired(
+    runs: Mapping[str, Sequence[Counts]], samples: int, seed: int, confidence: float
+) -> Paired:
     """Bootstrap the score of every name, the mean of the mIoU of its runs (its seeds).
 
     Args:

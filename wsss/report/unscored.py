@@ -52,7 +52,7 @@ def unscored_sections(results: Results, thumbs: Thumbs, processes: int) -> list[
     if not found:
         return [Section("agreement", "Agreement", [Text("Nothing has been predicted yet.")])]
     return [
-        _agreement_section(results, found),
+        _agreement_section(found),
         _unsure_section(results, thumbs, found, {item.id: item for item in items}),
         _sheet_section(results, thumbs, items),
     ]
@@ -73,7 +73,7 @@ def _sources(results: Results, variant: str, seed: int) -> Sources:
     )
 
 
-def _agreement_section(results: Results, found: dict[str, Agreement]) -> Section:
+def _agreement_section(found: dict[str, Agreement]) -> Section:
     about = (
         "This data has no ground truth, so nothing here is accuracy: it tells where tags, seeds, "
         "pseudo masks and predictions contradict each other. A class counts as found in an image "
@@ -81,7 +81,12 @@ def _agreement_section(results: Results, found: dict[str, Agreement]) -> Section
     )
     blocks: list[Block] = [Text(about)]
     overall = [
-        [name, _share(one.same_pixels), _share(one.mean_iou), str(sum(map(_misses, one.classes)))]
+        [
+            name,
+            _share(one.same_pixels),
+            _share(one.mean_iou),
+            str(sum(c.untagged for c in one.classes)),
+        ]
         for name, one in found.items()
     ]
     headings = ["run", "same class (% of pixels)", "mean IoU (%)", "untagged finds"]
@@ -92,10 +97,6 @@ def _agreement_section(results: Results, found: dict[str, Agreement]) -> Section
         table = _class_table(one)
         blocks.append(table if len(found) == 1 else Fold(name, [table], open=len(blocks) == 2))
     return Section("agreement", "Agreement", blocks)
-
-
-def _misses(found: object) -> int:
-    return getattr(found, "untagged", 0)
 
 
 def _class_table(one: Agreement) -> Table:
