@@ -19,10 +19,20 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A table cell. ``shade`` in [0, 1] colours it, ``strong`` marks what counts."""
+class Heading:
+    """A line over what follows."""
 
     text: str
+    kind: ClassVar[str] = "heading"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A table cell. ``shade`` in [0, 1] colours it, ``strong`` marks what counts; ``below`` is a
+    second line."""
+
+    text: str
+    below: str = ""
     strong: bool = False
     shade: float | None = None
     hint: str = ""
@@ -30,7 +40,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Headings, then rows whose first cell names them; ``keyed`` first cells are variants.
+    """Headings, then rows whose first cell names them; where ``keyed``, names of variants in
+    first cells and headings get their colour and number.
 
     Cells after the first are numbers where ``numbers``, else text.
     """
@@ -99,7 +110,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Images, each with its pictures; ``name`` is the heading above them, if any."""
+    """Images, each with its pictures."""
 
     strips: Sequence[Strip]
     kind: ClassVar[str] = "gallery"
@@ -131,7 +142,7 @@ class Fold:
     kind: ClassVar[str] = "fold"
 
 
-Block = Text | Table | Plots | Legend | Swatches | Gallery | Sheet | Code | Fold
+Block = Text | Heading | Table | Plots | Legend | Swatches | Gallery | Sheet | Code | Fold
 
 
 @dataclass(frozen=True)

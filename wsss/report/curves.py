@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from wsss.report.blocks import Block, Legend, Plot, Plots, Section, Table, Text
+from wsss.report.blocks import Block, Heading, Legend, Plot, Plots, Section, Table, Text
 from wsss.report.comparison import ORACLE_NOTE
 from wsss.report.drawings import Curve, Point, curves_plot
 from wsss.report.results import Results, table_of
@@ -17,16 +17,18 @@ TRAININGS = {
     "irnet": "IRNet",
     "segment": "segmentation",
 }
+_LABELS = {"lr": "learning rate", "loss": "total loss"}
 _NOT_LOSSES = ("step", "epoch")
 
 
 def threshold_section(results: Results) -> Section | None:
     """mIoU at every threshold of CAMs and of walked scores; None without any weak variant."""
     blocks: list[Block] = []
+    plots: list[Plot] = []
     rows: list[list[str]] = []
     for step, name in (("cam", "CAM"), ("walk", "random walk")):
-        blocks += _sweep(results, step, name, rows)
-    if not blocks:
+        plots += _sweep(results, step, name, rows)
+    if not plots:
         if not any({"cam", "walk"} & {*results.expected(v)} for v in results.variants):
             return None
         blocks = [Text("No threshold sweep yet: it comes with the evaluation of CAMs.")]
@@ -38,14 +40,15 @@ def threshold_section(results: Results) -> Section | None:
             "the curve on that list). Hollow: the oracle, the best threshold on the reported "
             "masks themselves, a bound and not a result."
         )
-        blocks = [Text(about), *blocks, table]
+        shown = {row[0] for row in rows}
+        legend = Legend([variant for variant in results.variants if variant in shown])
+        blocks = [Text(about), legend, Plots(plots), table]
     return Section("thresholds", "Thresholds", blocks)
 
 
-def _sweep(results: Results, step: str, name: str, rows: list[list[str]]) -> list[Block]:
+def _sweep(results: Results, step: str, name: str, rows: list[list[str]]) -> list[Plot]:
     curves: list[Curve] = []
     points: list[Point] = []
-    shown: list[str] = []
     for variant, seed in results.runs():
         if results.owner(variant, f"metrics/{step}") != variant:
             continue
@@ -61,15 +64,12 @@ def _sweep(results: Results, step: str, name: str, rows: list[list[str]]) -> lis
         found = _points(metrics)
         points += [Point(variant, *found[0]), Point(variant, *found[1], hollow=True)]
         rows.append([variant, name, str(seed), *_point_cells(metrics)])
-        shown.append(variant)
     if not curves:
         return []
-    shown = list(dict.fromkeys(shown))
     labels = ("threshold", "mIoU (%)")
     svg = curves_plot(f"sweep-{step}", curves, results.looks, labels, points)
     said = "; ".join(" ".join(row[:1] + row[3:5]) for row in rows if row[1] == name)
-    plot = Plot(f"{name}: mIoU at every threshold", svg, f"Operating points: {said}.")
-    return [Legend(shown), Plots([plot])]
+    return [Plot(f"{name}: mIoU at every threshold", svg, f"Operating points: {said}.")]
 
 
 def _points(metrics: Mapping[str, Any]) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -119,11 +119,12 @@ def _training(results: Results, stage: str, name: str) -> list[Block]:
             x, y = _columns(rows, "step", term)
             if x:
                 curves.append(Curve(variant, x, y))
-        label = "learning rate" if term == "lr" else f"loss '{term}'"
+        label = _LABELS.get(term, f"loss '{term}'")
         svg = curves_plot(f"{stage}-{term}", curves, results.looks, ("step", ""))
         ends = ", ".join(f"{c.variant} from {c.y[0]:.3g} to {c.y[-1]:.3g}" for c in curves)
-        plots.append(Plot(f"{name}: {label}", svg, f"{label} over steps: {ends}."))
-    return [Legend(list(dict.fromkeys(variant for variant, _ in tables))), Plots(plots)]
+        plots.append(Plot(label, svg, f"{label} over steps: {ends}."))
+    legend = Legend(list(dict.fromkeys(variant for variant, _ in tables)))
+    return [Heading(f"{name[0].upper()}{name[1:]}"), legend, Plots(plots)]
 
 
 def _terms(tables: list[list[dict[str, str]]]) -> list[str]:

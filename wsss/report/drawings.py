@@ -59,7 +59,7 @@ def interval_plot(name: str, intervals: Mapping[str, Interval], looks: Looks) ->
         _rows(axes, [looks[variant] for variant in intervals])
         axes.set_xlabel("mIoU (%)")
 
-    return draw(name, paint, (7, 0.65 + 0.34 * len(intervals)))
+    return draw(name, paint, (5.2, 0.65 + 0.34 * len(intervals)))
 
 
 def class_bars(name: str, values: Mapping[str, float | None], looks: Looks) -> str:
@@ -153,7 +153,7 @@ def cost_bars(name: str, rows: Sequence[Cost]) -> tuple[str, list[tuple[str, int
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("minutes")
 
-    svg = draw(name, paint, (7, 0.7 + 0.28 * max(len(variants), 2)))
+    svg = draw(name, paint, (5.2, 0.7 + 0.28 * max(len(variants), 2)))
     return svg, [(kind, series) for series, kind in enumerate(kinds)]
 
 

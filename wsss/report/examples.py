@@ -10,7 +10,7 @@ import numpy as np
 
 from wsss.data.manifest import Item
 from wsss.pictures.choice import ranked, spread
-from wsss.report.blocks import Block, Gallery, Section, Strip, Swatches, Text, Thumb
+from wsss.report.blocks import Block, Gallery, Heading, Section, Strip, Swatches, Text, Thumb
 from wsss.report.counts import image_iou, mean_image_iou
 from wsss.report.results import Results
 from wsss.report.thumbs import Thumbs, swatches
@@ -96,8 +96,8 @@ def _gallery(
     strips = [
         _strip(thumbs, items[identifier], reasons, shown) for identifier, reasons in chosen.items()
     ]
-    heading = f"List '{name}' ({len(items)} images). {ranking}"
-    return [Text(heading), Gallery(strips)]
+    heading = Heading(f"List '{name}' ({len(items)} images)")
+    return [heading, Text(ranking), Gallery(strips)]
 
 
 def _holds(thumbs: Thumbs, path: Path, items: dict[str, Item]) -> bool:
@@ -133,7 +133,7 @@ def _strip(thumbs: Thumbs, item: Item, reasons: list[str], columns: list[Column]
     pictures: list[Thumb] = [thumbs.image(item), thumbs.truth(item)]
     for column in columns:
         value = column.ious.get(item.id)
-        caption = column.caption + ("" if value is None else f", IoU {100 * value:.0f} %")
+        caption = column.caption + ("" if value is None else f", IoU {100 * value:.0f}\u00a0%")
         draw = thumbs.heat if column.heat else thumbs.mask
         pictures.append(draw(item, column.path, caption))
     tags = ", ".join(item.labels) or "no tag"

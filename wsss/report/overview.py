@@ -1,11 +1,11 @@
-"""The head of the page: what was run on which data, by which code."""
+"""What was run on which data, by which code."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from wsss.report.blocks import Block, Section, Table, Text
+from wsss.report.blocks import Section, Table
 from wsss.report.configuration import same_for
 from wsss.report.results import Results
 
@@ -13,19 +13,24 @@ from wsss.report.results import Results
 _SHORT = 12
 
 
+def summary(results: Results) -> str:
+    """The page in a sentence."""
+    variants, seeds = len(results.variants), len(results.seeds)
+    told = (
+        f"Weakly supervised semantic segmentation of {results.manifest.num_classes} classes: "
+        f"{variants} variant{'s' if variants > 1 else ''}, "
+        f"{seeds} seed{'s' if seeds > 1 else ''} each."
+    )
+    if results.scored:
+        return told
+    return f"{told} No list with ground truth is named, so nothing is scored."
+
+
 def overview_section(results: Results) -> Section:
     """Data set, lists, variants and seeds, data hash, revisions and versions."""
     rows = [list(row) for row in _facts(results)]
-    blocks: list[Block] = [Table("This run", ["what", "value"], rows, numbers=False)]
-    if not results.scored:
-        blocks.insert(
-            0,
-            Text(
-                "No list with ground truth is named: nothing is scored here, and the page shows "
-                "agreement instead."
-            ),
-        )
-    return Section("overview", "Overview", blocks)
+    table = Table("What the numbers belong to", ["what", "value"], rows, numbers=False)
+    return Section("overview", "Data, code and versions", [table])
 
 
 def _facts(results: Results) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from wsss.report import configuration
 from wsss.report.blocks import Section
 from wsss.report.curves import threshold_section, training_section
 from wsss.report.examples import example_section
-from wsss.report.overview import overview_section
+from wsss.report.overview import overview_section, summary
 from wsss.report.palette import DARK, LIGHT
 from wsss.report.results import Results
 from wsss.report.sections import (
@@ -41,15 +41,18 @@ def sections(results: Results, processes: int) -> list[Section]:
         ]
     else:
         parts = [*unscored_sections(results, thumbs, processes)]
-    found = [overview_section(results), *parts, training_section(results), cost_section(results)]
+    found = [*parts, training_section(results), cost_section(results), overview_section(results)]
     return [part for part in found if part is not None] + [configuration.section(results.params)]
 
 
-def render(title: str, parts: list[Section], looks: dict[str, tuple[int, int, int]]) -> str:
+def render(
+    title: str, said: str, parts: list[Section], looks: dict[str, tuple[int, int, int]]
+) -> str:
     """Return the HTML.
 
     Args:
         title: of the page.
+        said: a sentence below it.
         parts: its sections.
         looks: each variant's number, colour and pattern, as in the drawings.
     """
@@ -63,6 +66,7 @@ def render(title: str, parts: list[Section], looks: dict[str, tuple[int, int, in
     )
     return environment.get_template(TEMPLATE).render(
         title=title,
+        summary=said,
         style=(folder / STYLE).read_text(encoding="utf-8"),
         colours=list(enumerate(zip(LIGHT, DARK, strict=True))),
         sections=parts,
@@ -73,4 +77,5 @@ def render(title: str, parts: list[Section], looks: dict[str, tuple[int, int, in
 def page(results: Results, processes: int) -> str:
     """Return the whole page of a data set's results."""
     looks = {v: (look.number, look.series, look.round) for v, look in results.looks.items()}
-    return render(f"{results.where.dataset}: report", sections(results, processes), looks)
+    title = f"{results.where.dataset}: report"
+    return render(title, summary(results), sections(results, processes), looks)

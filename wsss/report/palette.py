@@ -18,7 +18,7 @@ LIGHT = (
 )
 DARK = (
     *("#3d67ed", "#ff9e05", "#33e8ba", "#9d6a9b"),
-    *("#ffe086", "#bed1ff", "#c4344e", "#e00b09"),
+    *("#ffe086", "#bed1ff", "#c4344e", "#7f8f86"),
 )
 PAPER = {"light": "#ffffff", "dark": "#14171c"}
 _DASHES: tuple[str | tuple[int, tuple[float, ...]], ...] = (

@@ -9,6 +9,7 @@ from wsss.report.blocks import (
     Block,
     Cell,
     Fold,
+    Heading,
     Legend,
     Plot,
     Plots,
@@ -44,17 +45,17 @@ def comparison_section(results: Results) -> Section:
 
 
 def _unfinished(results: Results) -> Iterator[Block]:
-    absent = [row.variant for row in results.rows if not row.steps]
-    lacking = []
+    """What the variants still lack, those that lack the same together."""
+    lacking: dict[str, list[str]] = {}
     for row in results.rows:
         wanted = [s for s in STEPS if s in results.expected(row.variant)]
         open_ = [STEPS[s] for s in wanted if len(row.steps.get(s, [])) < len(results.seeds)]
-        if row.steps and open_:
-            lacking.append(f"{row.variant}: {', '.join(open_)}")
-    if absent:
-        yield Text(f"Not run yet: {', '.join(absent)}.")
+        if open_:
+            what = ", ".join(open_) if row.steps else "everything"
+            lacking.setdefault(what, []).append(row.variant)
     if lacking:
-        yield Text(f"Not complete yet: {'; '.join(lacking)}.")
+        rows = [[", ".join(variants), what] for what, variants in lacking.items()]
+        yield Table("Not scored yet", ["variants", "what is missing"], rows, numbers=False)
 
 
 # Bootstrap
@@ -63,7 +64,7 @@ def _unfinished(results: Results) -> Iterator[Block]:
 def interval_section(results: Results) -> Section:
     """Paired bootstrap intervals of final masks and of pseudo masks."""
     blocks: list[Block] = []
-    for step, name in (("final", "val +CRF"), ("pseudo", "pseudo masks")):
+    for step, name in (("final", "final masks (val +CRF)"), ("pseudo", "pseudo masks")):
         blocks += _intervals(results, step, name)
     if not blocks:
         blocks = [Text("No per-image counts yet: they come with the evaluation of final masks.")]
@@ -84,13 +85,14 @@ def _intervals(results: Results, step: str, name: str) -> list[Block]:
         else ""
     )
     about = (
-        f"{name}: mIoU of the data set with {level} intervals of a paired bootstrap over the "
+        f"mIoU of the data set with {level} intervals of a paired bootstrap over the "
         f"{images} images ({settings.bootstrap} resamples). Each resample draws images with "
         "replacement, the same for all variants, sums their pixels and takes the mIoU from the "
         f"sums. {seeds}The intervals tell what other images of this kind would change, not what "
         "training again would."
     )
     blocks: list[Block] = [
+        Heading(f"{name[0].upper()}{name[1:]}"),
         Text(about),
         Legend(list(counted)),
         Plots([_interval_drawing(results, step, name, found, level)]),
@@ -108,15 +110,21 @@ def _interval_drawing(results: Results, step: str, name: str, found: Paired, lev
 
 
 def _score_table(results: Results, name: str, found: Paired, level: str) -> Table:
-    finals = found.scores
+    twins = {variant: results.params.twin(variant) or "" for variant in found.scores}
+    bounded = any((v, twin) in found.differences for v, twin in twins.items())
     rows: list[list[str | Cell]] = []
-    for variant, interval in finals.items():
-        twin = results.params.twin(variant)
-        bound = found.differences.get((variant, twin or ""))
-        against = ABSENT if bound is None else f"{twin}: {_signed(bound)}"
+    for variant, interval in found.scores.items():
         bounds = f"{_points(interval.low)} to {_points(interval.high)}"
-        rows.append([variant, _points(interval.value), bounds, against])
-    headings = ["variant", "mIoU (%)", f"{level} interval", "minus its supervised bound (points)"]
+        rows.append([variant, _points(interval.value), bounds])
+        if bounded:
+            twin = twins[variant]
+            difference = found.differences.get((variant, twin))
+            shown = ABSENT if difference is None else _signed(difference)
+            hint = "" if difference is None else f"{variant} minus {twin}"
+            rows[-1].append(Cell(shown, hint=hint))
+    headings = ["variant", "mIoU (%)", f"{level} interval"]
+    if bounded:
+        headings.append("minus its supervised bound (points)")
     return Table(f"{name}: scores", headings, rows, keyed=True)
 
 
@@ -130,7 +138,8 @@ def _difference_table(name: str, found: Paired, level: str, confidence: float) -
             if difference is None:
                 row.append(ABSENT)
             else:
-                row.append(Cell(_signed(difference), strong=difference.excludes_zero))
+                value, bounds = _signed(difference).split(" ", 1)
+                row.append(Cell(value, bounds, strong=difference.excludes_zero))
         rows.append(row)
     pairs = len(variants) * (len(variants) - 1) // 2
     notes = [f"Bold: the {level} interval does not hold zero."]
