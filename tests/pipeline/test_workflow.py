@@ -213,8 +213,6 @@ def after_walk(variants: set[str]) -> dict[str, set[str]]:
         ),
         ({"evaluate": {"boxes": True}}, {"evaluate_boxes": {"baseline"}, **SUMMED}),
         ({"report": {"bootstrap": 200}}, {"report": {""}}),
-        # No stage of these variants reads it, and the page does not show it.
-        ({"segment": {"low_width": 32}}, {}),
         ({"resources": {"workers": 1, "processes": 2}}, {}),
     ],
 )

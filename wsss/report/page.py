@@ -64,7 +64,7 @@ def render(
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    return environment.get_template(TEMPLATE).render(
+    text = environment.get_template(TEMPLATE).render(
         title=title,
         summary=said,
         style=(folder / STYLE).read_text(encoding="utf-8"),
@@ -72,6 +72,7 @@ def render(
         sections=parts,
         looks=looks,
     )
+    return f"{text.strip()}\n"
 
 
 def page(results: Results, processes: int) -> str:
