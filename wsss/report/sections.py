@@ -106,7 +106,7 @@ def _intervals(results: Results, step: str, name: str) -> list[Block]:
 def _interval_drawing(results: Results, step: str, name: str, found: Paired, level: str) -> Plot:
     svg = interval_plot(f"intervals-{step}", found.scores, results.looks)
     said = "; ".join(f"{v} {_interval(i)}" for v, i in found.scores.items())
-    return Plot(f"{name}: mIoU (%) and its {level} interval", svg, f"mIoU in percent: {said}.")
+    return Plot(f"mIoU (%) and its {level} interval", svg, f"mIoU in percent of {name}: {said}.")
 
 
 def _score_table(results: Results, name: str, found: Paired, level: str) -> Table:
@@ -125,7 +125,7 @@ def _score_table(results: Results, name: str, found: Paired, level: str) -> Tabl
     headings = ["variant", "mIoU (%)", f"{level} interval"]
     if bounded:
         headings.append("minus its supervised bound (points)")
-    return Table(f"{name}: scores", headings, rows, keyed=True)
+    return Table("The same in numbers", headings, rows, keyed=True)
 
 
 def _difference_table(name: str, found: Paired, level: str, confidence: float) -> Table:
@@ -150,7 +150,7 @@ def _difference_table(name: str, found: Paired, level: str, confidence: float) -
             f"all, about {chance:.2g} of them would be expected in bold."
         )
     return Table(
-        f"{name}: variant of the row minus variant of the column, mIoU points [{level} interval]",
+        f"Variant of the row minus variant of the column, mIoU points [{level} interval]",
         ["variant", *variants],
         rows,
         notes,
