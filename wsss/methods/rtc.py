@@ -104,7 +104,7 @@ class RtcParams(MethodParams):
     seg_high: Share = 0.55  # background that surely-foreground pixels exceed
     seg_low: Share = 0.2  # background that surely-background pixels do not reach
     seg_iterations: Annotated[int, Field(ge=0)] = 10  # VARM
-    seg_dilations: Annotated[list[Width], Field(min_length=1)] = list(DILATIONS)
+    seg_dilations: list[Width] = Field(min_length=1, default=list(DILATIONS))
     seg_contrast: Annotated[float, Field(gt=0)] = 4.0
     seg_variation: Annotated[float, Field(ge=0)] = 0.01
 
@@ -181,9 +181,9 @@ class Decoder(nn.Module):
         self, conv3: int, conv6: int, classes: int, width: int, low: int, dilation: int
     ) -> None:
         super().__init__()
-        pad = {"padding": dilation, "dilation": dilation}
         self.wide = nn.Sequential(
-            nn.Conv2d(conv6, 2 * width, 3, **pad), nn.Conv2d(2 * width, width, 3, **pad)
+            nn.Conv2d(conv6, 2 * width, 3, padding=dilation, dilation=dilation),
+            nn.Conv2d(2 * width, width, 3, padding=dilation, dilation=dilation),
         )
         self.near = nn.Conv2d(conv6, width, 3, padding=1, bias=False)
         self.merge = nn.Conv2d(2 * width, width, 1, bias=False)
@@ -236,9 +236,7 @@ class Rtc(Method):
         self.classifier = nn.Conv2d(params.cam_width, num_classes, 1, bias=False)
         for layer in (self.project, self.classifier):
             nn.init.xavier_uniform_(layer.weight)
-        self.crr = CrossRepresentation(
-            conv4, conv5, conv6, params.deep_width, params.shallow_width
-        )
+        self.crr = CrossRepresentation(conv4, conv5, conv6, params.deep_width, params.shallow_width)
         self.decoder = Decoder(
             *(conv3, conv6, num_classes + 1),
             *(params.decoder_width, params.low_width, params.dilation),
@@ -299,7 +297,7 @@ class Rtc(Method):
             return lambda images: self(images).cam.relu()
         if kind == "decoder":
             return lambda images: self.segment(images).softmax(1)[:, 1:]
-        return self.seed_maps
+        return super().seeds(kind)
 
     # Training
 
@@ -409,9 +407,7 @@ class Rtc(Method):
         """Cross-entropy of the decoder against masks of the refined CAMs of the same step."""
         p, size = self.params, one.size
         half = (size[0] // 2, size[1] // 2)
-        colours = F.interpolate(
-            batch["image"].float(), half, mode="bilinear", align_corners=False
-        )
+        colours = F.interpolate(batch["image"].float(), half, mode="bilinear", align_corners=False)
         weights = neighbour_weights(
             colours, "varm", p.seg_dilations, contrast=p.seg_contrast, share=p.seg_variation
         )

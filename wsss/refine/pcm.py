@@ -29,7 +29,8 @@ def correlation(features: Tensor, epsilon: float = EPSILON) -> Tensor:
     flat = flat / (flat.norm(dim=1, keepdim=True) + epsilon)
     with full_precision(flat):
         similar = (flat.transpose(1, 2) @ flat).relu()
-    return similar / (similar.sum(1, keepdim=True) + epsilon)
+    columns: Tensor = similar / (similar.sum(1, keepdim=True) + epsilon)
+    return columns
 
 
 def pcm(maps: Tensor, features: Tensor, epsilon: float = EPSILON) -> Tensor:
