@@ -178,7 +178,7 @@ class Training(Section):
     scale: Sizes | None
     flip: bool
     jitter: Annotated[list[NonNegative], Field(min_length=4, max_length=4)]
-    optimizer: Literal["sgd", "adamw"]
+    optimizer: Literal["sgd", "adam", "adamw"]
     lr: Positive
     head_lr: Positive
     bias_lr: Positive
