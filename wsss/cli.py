@@ -24,6 +24,7 @@ examples:
   wsss manifest && wsss classify               the first two stages of the first variant and seed
   wsss evaluate final --variant supervised     score one artifact
   wsss compare                                 table of everything scored so far
+  wsss report                                  one page of everything made so far
 """
 
 

@@ -385,6 +385,17 @@ class Evaluate(Section):
     box_min_area: Fraction
 
 
+class Report(Section):
+    """What the page of the report shows."""
+
+    images: Natural
+    thumbnail: Annotated[int, Field(ge=32, le=1024)]
+    sheet: Natural
+    bootstrap: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)]
+    seed: Natural
+
+
 class Config(Section):
     """One variant, resolved."""
 
@@ -408,6 +419,7 @@ class Config(Section):
     predict: Predict
     crf: PredictionCrf
     evaluate: Evaluate
+    report: Report
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:

@@ -119,6 +119,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "evaluate_boxes": ("evaluate.bins", "evaluate.box_min_area", *_ORIGIN),
     "evaluate": ("evaluate.boundary_tolerance", *_ORIGIN),
     "compare": (),
+    "report": ("report",),
 }
 # The module in wsss/stages that runs each stage.
 MODULES: dict[str, str] = {
