@@ -118,8 +118,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "evaluate_tune": ("walk.background", "evaluate.bins", *_ORIGIN),
     "evaluate_boxes": ("evaluate.bins", "evaluate.box_min_area", *_ORIGIN),
     "evaluate": ("evaluate.boundary_tolerance", *_ORIGIN),
-    "compare": (),
-    "report": ("report",),
+    "compare": ("run.variants", "run.seeds"),
+    "report": ("report", "run.variants", "run.seeds"),
 }
 # The module in wsss/stages that runs each stage.
 MODULES: dict[str, str] = {
