@@ -1,5 +1,6 @@
 # make demo    the whole pipeline on generated scenes, then the comparison table
 # make test    the test suite
+# make ladder  what each part of a method adds, on VOC-animals (VOC_ROOT); hours, resumable
 # make lint    format, lint, types and workflow checks
 # Both use one environment, .venv, made from pinned versions.
 
@@ -12,7 +13,7 @@ READY := $(VENV)/.ready
 CORES ?= all
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: env demo test lint clean
+.PHONY: env demo ladder test lint clean
 
 env: $(READY)
 
@@ -28,6 +29,10 @@ demo: $(READY)
 	@snakemake --cores $(CORES) --quiet host reason rules
 	@wsss compare --params results/scenes/params.yaml
 	@echo "artifacts: results/scenes   table: results/scenes/comparison.md   times: results/scenes/timings.md"
+
+ladder: $(READY)
+	@python docs/ladder.py run
+	@python docs/ladder.py
 
 test: $(READY)
 	pytest

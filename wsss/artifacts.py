@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from PIL import Image
 
-from wsss.atomic import atomic_path as atomic_path
+from wsss.atomic import atomic_path
 from wsss.errors import UserError
 
 if TYPE_CHECKING:

@@ -29,7 +29,6 @@ from wsss.artifacts import (
     ArrayStoreWriter,
     MaskStore,
     MaskStoreWriter,
-    atomic_path,
     load_json,
     load_weights,
     merge_stores,
@@ -37,6 +36,7 @@ from wsss.artifacts import (
     save_json,
     save_weights,
 )
+from wsss.atomic import atomic_path
 from wsss.errors import UserError
 from wsss.parallel import ordered_map
 

@@ -19,7 +19,8 @@ import yaml
 from PIL import Image
 
 from wsss.artifacts import MaskStore, MaskStoreWriter
-from wsss.cli import _shard, build_parser, main
+from wsss.cli import build_parser, main
+from wsss.commands.options import shard
 from wsss.config.resolve import overlay
 from wsss.config.slices import MODULES
 from wsss.context import Context
@@ -131,7 +132,7 @@ def test_wrong_usage_exits_with_two(
 
 @pytest.mark.parametrize(("text", "pair"), [("0/1", (0, 1)), ("0/4", (0, 4)), ("3/4", (3, 4))])
 def test_shards(text: str, pair: tuple[int, int]) -> None:
-    assert _shard(text) == pair
+    assert shard(text) == pair
 
 
 @pytest.mark.parametrize("text", ["4/4", "-1/4", "1", "1/", "/2", "a/b", "1/2/3", "0/0", "1.0/2"])

@@ -314,7 +314,7 @@ def test_unpacking_continues(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "a/../../evil", "a\\..\\evil"])
+@pytest.mark.parametrize("name", ["../evil", "/absolute/evil", "a/../../evil", "a\\..\\evil"])
 def test_archives_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
     archive, to = tmp_path / "a.tar", tmp_path / "to"
     archive.write_bytes(pack({"fine": b"1", name: b"2"}))

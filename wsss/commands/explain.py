@@ -8,6 +8,7 @@ import sys
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from wsss.commands.options import add_params
 from wsss.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,14 +47,7 @@ def register(commands: Commands) -> None:
     parser.add_argument("--role", choices=ROLES, help="with --count: of the list of this role")
     parser.add_argument("--variant", help="default: the first of run.variants")
     parser.add_argument("--seed", type=int, help="default: the first of run.seeds")
-    parser.add_argument(
-        "--params",
-        type=Path,
-        nargs="+",
-        action="extend",
-        metavar="FILE",
-        help="configuration and overlays, later ones on top (default: params.yaml)",
-    )
+    add_params(parser)
     parser.set_defaults(handler=run)
 
 

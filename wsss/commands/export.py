@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsss.commands.options import add_params
+
 if TYPE_CHECKING:
     # Generic for type checkers alone.
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -51,14 +53,7 @@ def register(commands: Commands) -> None:
         help="boxes: the largest region of each class (default) or all; coco: all gives a mask a "
         "region instead of one a class",
     )
-    parser.add_argument(
-        "--params",
-        type=Path,
-        nargs="+",
-        action="extend",
-        metavar="FILE",
-        help="weights: configuration with the scales and the CRF",
-    )
+    add_params(parser, "weights: configuration with the scales and the CRF")
     parser.add_argument("--variant", help="weights: overlay of --params")
     parser.set_defaults(handler=run, needs_params=False)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from wsss.commands.options import add_params
 from wsss.errors import UserError
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     command.add_argument("--out", type=Path, metavar="FILE", help="also write the weights here")
     command.add_argument("--list", action="store_true", help="list the layouts")
-    command.add_argument(
-        *("--params", "-p"), type=Path, nargs="+", metavar="FILE", help="default: params.yaml"
-    )
+    add_params(command)
     command.set_defaults(handler=run, needs_params=False)
 
 

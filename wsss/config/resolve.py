@@ -105,6 +105,20 @@ def validate_section(model: type[Part], name: str, raw: Any, where: str) -> Part
         raise UserError(f"{where}: {_explain(cast(ErrorDetails, details[0]))}") from error
 
 
+def lay_over(variants: Mapping[str, Any], name: str, origin: str) -> Any:
+    """Return a variant's differences, laid over those of the variants it shares from.
+
+    An overlay that is no mapping is returned as it is, for the caller to refuse.
+    """
+    merged: Any = {}
+    for current in reversed(ancestry(variants, name, origin)):
+        top = variants[current] or {}
+        if not isinstance(top, Mapping):
+            return top
+        merged = overlay(merged, {key: value for key, value in top.items() if key != SHARE})
+    return merged
+
+
 class Params:
     """The base configuration and its variants.
 
@@ -160,14 +174,7 @@ class Params:
         return {key: merged.get(key) for key in ("road", *_TWIN_KEYS)}
 
     def _overlay(self, variant: str) -> Any:
-        """Lay a variant's differences over those of the variants it shares from."""
-        merged: Any = {}
-        for name in reversed(ancestry(self.variants, variant, self.origin)):
-            top = self.variants[name] or {}
-            if not isinstance(top, Mapping):
-                return top
-            merged = overlay(merged, {key: v for key, v in top.items() if key != SHARE})
-        return merged
+        return lay_over(self.variants, variant, self.origin)
 
     def _resolve(self, variant: str, top: Any) -> Config:
         if variant not in self._resolved:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -95,3 +95,27 @@ class Task(nn.Module):
                 if isinstance(module, _BatchNorm):
                     module.eval()
         return self
+
+
+class HasBackbone(Protocol):
+    """A network around a backbone."""
+
+    @property
+    def backbone(self) -> Backbone:
+        """The part that starts from initial weights."""
+
+
+N = TypeVar("N", bound=HasBackbone)
+
+
+class NetworkTask(Task, Generic[N]):
+    """The objective of a network that is a module of its own."""
+
+    def __init__(self, network: N) -> None:
+        super().__init__()
+        self.network = network
+
+    @property
+    def backbone(self) -> Backbone:  # type: ignore[override]
+        """The network's own, registered once, so that weights hold it once."""
+        return self.network.backbone

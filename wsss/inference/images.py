@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from wsss.data.manifest import Item, Manifest
 from wsss.inference.progress import WINDOW
+from wsss.inference.scales import aligned
 from wsss.interrupt import leave_to_parent
 
 
@@ -67,3 +69,18 @@ def batches_by_size(images: Sequence[np.ndarray], batch: int) -> Iterator[tuple[
             indices = members[start : start + batch]
             stacked = np.stack([images[i] for i in indices])
             yield indices, torch.from_numpy(stacked).permute(0, 3, 1, 2).float() / 255
+
+
+def batches_in_cells(
+    images: Sequence[np.ndarray], batch: int, multiple: int, device: torch.device
+) -> Iterator[tuple[list[int], Tensor]]:
+    """As :func:`batches_by_size`, on ``device`` and resized to whole cells of ``multiple`` pixels,
+    so that the cells of a feature map tile the image."""
+    for indices, pixels in batches_by_size(images, batch):
+        size = [aligned(length, 1.0, multiple) for length in pixels.shape[2:]]
+        yield (
+            indices,
+            F.interpolate(
+                pixels.to(device), size, mode="bilinear", align_corners=False, antialias=True
+            ),
+        )

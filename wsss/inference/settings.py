@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wsss.artifacts import load_weights
+from wsss.artifacts import weights_meta
 from wsss.config import Config
-from wsss.config.resolve import VARIANTS, overlay, read_yaml, validate_section
+from wsss.config.resolve import VARIANTS, lay_over, overlay, read_yaml, validate_section
 from wsss.config.schema import Backbone, Classify, Compute, Crf, Method, Predict, Segment
 from wsss.errors import UserError
 
@@ -58,7 +58,7 @@ def trained(weights: Path) -> Trained:
     Raises UserError: no such file, not written by a training stage, a network that predicts no
     masks, or written for another version of the configuration.
     """
-    _, meta = load_weights(weights)
+    meta = weights_meta(weights)
     stage, params, classes = (meta.get(key) for key in ("stage", "params", "classes"))
     if not isinstance(params, dict) or not isinstance(classes, list) or not classes:
         raise UserError(
@@ -140,6 +140,6 @@ def _from_raw(raw: Mapping[str, Any], variant: str | None, origin: str) -> Infer
             raise UserError(
                 f"{origin}: unknown variant {variant!r}: defined are {', '.join(sorted(variants))}"
             )
-        raw = overlay(raw, variants[variant] or {})
+        raw = overlay(raw, lay_over(variants, variant, origin))
     predict = validate_section(Predict, "predict", raw.get("predict"), origin)
     return Inference(predict, validate_section(Crf, "crf", raw.get("crf"), origin), origin)

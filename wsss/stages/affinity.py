@@ -11,10 +11,9 @@ from wsss.artifacts import MaskStore
 from wsss.context import Context
 from wsss.data.manifest import Item
 from wsss.data.training import Batch, CropDataset, shuffled_batches
-from wsss.engine.task import Losses, Progress, Task
+from wsss.engine.task import Losses, NetworkTask, Progress
 from wsss.losses.affinity import affinity, affinity_loss
 from wsss.models.affinitynet import AffinityNet
-from wsss.models.backbones import Backbone
 from wsss.refine.affinity_labels import affinity_labels, pair_masks
 from wsss.refine.pairs import half_disc_offsets
 from wsss.stages.classify import labelled
@@ -22,7 +21,7 @@ from wsss.stages.networks import build_affinity
 from wsss.stages.training import padding, train
 
 
-class AffinityTask(Task):
+class AffinityTask(NetworkTask[AffinityNet]):
     """Semantic affinity of neighbouring cells (Ahn & Kwak, CVPR 2018, section 4.2).
 
     The loss is a mean over pairs of the whole batch, but no pair joins two images; a micro-batch
@@ -30,14 +29,8 @@ class AffinityTask(Task):
     """
 
     def __init__(self, network: AffinityNet, radius: int) -> None:
-        super().__init__()
-        self.network = network
+        super().__init__(network)
         self.offsets = half_disc_offsets(radius)
-
-    @property
-    def backbone(self) -> Backbone:  # type: ignore[override]
-        """The network's own, registered once, so that weights hold it once."""
-        return self.network.backbone
 
     def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:  # noqa: ARG002
         """Return the affinity loss on the labels that both seeds agree to."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 
 from wsss.artifacts import ArrayStoreWriter
 from wsss.context import Context
 from wsss.engine.device import autocast, pick_device, place
-from wsss.inference.images import batches_by_size, windows
+from wsss.inference.images import batches_in_cells, windows
 from wsss.inference.progress import resumable
-from wsss.inference.scales import aligned, shard_bounds
+from wsss.inference.scales import shard_bounds
 from wsss.stages.irnet import IrNetTask
 from wsss.stages.networks import build_irnet, load_trained
 
@@ -31,17 +30,13 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
     load_trained(task, weights)
     place(task, config.compute, device)
     network = task.network
+    multiple = max(network.stride, config.irnet.output_stride)
     items = manifest.union("train", "seed", "tune")
     start, stop = shard_bounds(len(items), shard, shards)
     with resumable(context, {out: ArrayStoreWriter}, items[start:stop], [weights]) as job:
         for held, images in windows(manifest, job.todo, config.resources.workers, "edges"):
             results = {}
-            for indices, batch in batches_by_size(images, config.walk.batch):
-                multiple = max(network.stride, config.irnet.output_stride)
-                size = tuple(aligned(length, 1.0, multiple) for length in batch.shape[2:])
-                pixels = F.interpolate(
-                    batch.to(device), size, mode="bilinear", align_corners=False, antialias=True
-                )
+            for indices, pixels in batches_in_cells(images, config.walk.batch, multiple, device):
                 with autocast(config.compute, device):
                     logits = network(torch.cat([pixels, pixels.flip(3)])).edge.float()
                 plain, flipped = logits.chunk(2)

@@ -13,10 +13,9 @@ from wsss.context import Context
 from wsss.data.manifest import Item
 from wsss.data.training import Batch, CropDataset, shuffled_batches
 from wsss.engine.device import autocast
-from wsss.engine.task import Losses, Progress, Task
+from wsss.engine.task import Losses, NetworkTask, Progress
 from wsss.inference.images import batches_by_size, windows
 from wsss.losses.irnet import boundary_loss, displacement_loss
-from wsss.models.backbones import Backbone
 from wsss.models.irnet import IrNet
 from wsss.refine.affinity_labels import pair_masks
 from wsss.refine.pairs import half_disc_offsets
@@ -26,7 +25,7 @@ from wsss.stages.networks import build_irnet
 from wsss.stages.training import padding, train
 
 
-class IrNetTask(Task):
+class IrNetTask(NetworkTask[IrNet]):
     """Boundaries and displacements from the labels of pairs (Ahn et al., CVPR 2019, section 4).
 
     The losses are means over pairs of the whole batch, but no pair joins two images; a
@@ -34,14 +33,8 @@ class IrNetTask(Task):
     """
 
     def __init__(self, network: IrNet, radius: int) -> None:
-        super().__init__()
-        self.network = network
+        super().__init__(network)
         self.offsets = half_disc_offsets(radius)
-
-    @property
-    def backbone(self) -> Backbone:  # type: ignore[override]
-        """The network's own, registered once, so that weights hold it once."""
-        return self.network.backbone
 
     def heads(self) -> Iterator[nn.Parameter]:
         """The displacement branch, which learns faster than the edge branch."""

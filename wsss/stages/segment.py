@@ -16,10 +16,9 @@ from wsss.context import Context
 from wsss.data.manifest import Item
 from wsss.data.training import Batch, CropDataset, ReadMasks, SoftLabels, shuffled_batches
 from wsss.data.transforms import IGNORE
-from wsss.engine.task import Losses, Progress, Task
+from wsss.engine.task import Losses, NetworkTask, Progress
 from wsss.errors import UserError
 from wsss.losses.segmentation import hard_sizes, hard_sums, mean_of_groups, soft_sizes, soft_sums
-from wsss.models.backbones import Backbone
 from wsss.models.pyramid import pyramid_logits
 from wsss.models.segmenters import Segmenter
 from wsss.refine.resize import resize_bilinear
@@ -29,7 +28,7 @@ from wsss.stages.networks import build_segmenter
 from wsss.stages.training import padding, train
 
 
-class SegmentationTask(Task):
+class SegmentationTask(NetworkTask[Segmenter]):
     """Cross-entropy of a segmentation network against pseudo masks or their probabilities.
 
     Args:
@@ -47,14 +46,8 @@ class SegmentationTask(Task):
         soft: bool = False,
         msc: Sequence[float] | None = None,
     ) -> None:
-        super().__init__()
-        self.network = network
+        super().__init__(network)
         self.balanced, self.soft, self.msc = balanced, soft, msc
-
-    @property
-    def backbone(self) -> Backbone:  # type: ignore[override]
-        """The network's own, registered once, so that weights hold it once."""
-        return self.network.backbone
 
     def logits(self, images: Tensor) -> Tensor:
         """Map (B, 3, H, W) RGB in [0, 1] to the logits (B, K, h, w) of a prediction."""

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from wsss.artifacts import ArrayStore, ArrayStoreWriter, Entry
@@ -15,9 +14,9 @@ from wsss.config.schema import Walk
 from wsss.context import Context
 from wsss.data.manifest import Item
 from wsss.engine.device import autocast, pick_device, place
-from wsss.inference.images import batches_by_size, windows
+from wsss.inference.images import batches_in_cells, windows
 from wsss.inference.progress import resumable
-from wsss.inference.scales import aligned, shard_bounds
+from wsss.inference.scales import shard_bounds
 from wsss.losses.affinity import affinity
 from wsss.refine.crf import alpha_scores
 from wsss.refine.pairs import half_disc_offsets
@@ -99,14 +98,10 @@ def _from_features(context: Context, items: list[Item], weights: Path) -> Source
     load_trained(task, weights)
     place(task, config.compute, device)
     network, offsets = task.network, half_disc_offsets(walk.radius)
+    multiple = max(network.stride, config.affinity.output_stride)
     for held, images in windows(manifest, items, config.resources.workers, "walk"):
         results: dict[int, Tensor] = {}
-        for indices, batch in batches_by_size(images, walk.batch):
-            multiple = max(network.stride, config.affinity.output_stride)
-            size = tuple(aligned(length, 1.0, multiple) for length in batch.shape[2:])
-            pixels = F.interpolate(
-                batch.to(device), size, mode="bilinear", align_corners=False, antialias=True
-            )
+        for indices, pixels in batches_in_cells(images, walk.batch, multiple, device):
             with autocast(config.compute, device):
                 features = network(pixels)
             results |= zip(indices, affinity(features, offsets), strict=True)

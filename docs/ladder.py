@@ -1,0 +1,134 @@
+"""Run the ladders of the methods' parts, a rung at a time, and keep a small file of each.
+
+    python docs/ladder.py run [RUNG ...]   run what has no file in docs/ladder yet, in order
+    python docs/ladder.py                  print the table
+
+A rung is a variant of workflow/presets/ladder.yaml. Runs may be interrupted: the same command goes
+on. Files in docs/ladder are copies for the page of results; delete one to run its rung again.
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from wsss.artifacts import load_json, save_json
+from wsss.config import Params, load_params
+from wsss.stages.evaluations import wanted
+
+DOCS = Path(__file__).parent
+KEPT = DOCS / "ladder"
+OVERLAYS = ("workflow/presets/voc-animals.yaml", "workflow/presets/ladder.yaml")
+ROOT = DOCS.parent
+# Of a rung's metrics: what the table shows.
+SCORES = ("cam", "pseudo", "single", "final")
+# Rungs that go all the way to the segmentation network.
+FULL: tuple[str, ...] = ()
+
+
+def rungs(params: Params) -> list[str]:
+    """Return the variants in the order of the preset."""
+    return list(params.base.run.variants)
+
+
+def file_of(rung: str, seed: int) -> Path:
+    """Where the result of a rung is kept."""
+    return KEPT / f"{rung}-seed{seed}.json"
+
+
+def targets(params: Params, rung: str, seed: int) -> list[str]:
+    """Return what Snakemake has to make for a rung: its CAM seed, or all of a full method."""
+    run = params.base.run
+    folder = f"{run.results}/{run.dataset}/{rung}/seed{seed}"
+    names = wanted(params.resolve(rung)) if rung in FULL else ["cam"]
+    return [f"{folder}/metrics/{name}.json" for name in names]
+
+
+def run(params: Params, chosen: list[str]) -> int:
+    """Run the rungs that have no file, all seeds of one together."""
+    code = 0
+    for rung in chosen or rungs(params):
+        seeds = [s for s in params.base.run.seeds if not file_of(rung, s).exists()]
+        if not seeds:
+            continue
+        files = [target for seed in seeds for target in targets(params, rung, seed)]
+        command = ["snakemake", *files, "--cores", "all", "--quiet", "host", "reason", "rules"]
+        done = subprocess.run([*command, "--configfile", *OVERLAYS], cwd=ROOT, check=False)
+        if done.returncode:
+            code = done.returncode
+            sys.stderr.write(f"{rung} failed; the others go on\n")
+            continue
+        for seed in seeds:
+            keep(params, rung, seed)
+    return code
+
+
+def keep(params: Params, rung: str, seed: int) -> None:
+    """Write the small file of a finished rung."""
+    run = params.base.run
+    folder = ROOT / run.results / run.dataset / rung / f"seed{seed}"
+    record = load_json(folder / "classify" / "weights.run.json")
+    scores: dict[str, Any] = {}
+    for name in SCORES:
+        path = folder / "metrics" / f"{name}.json"
+        if path.exists():
+            scores[name] = load_json(path)
+    data = load_json(ROOT / run.results / run.dataset / "data" / "dataset.json")
+    facts = {
+        "rung": rung,
+        "seed": seed,
+        "scores": scores,
+        "last_losses": last_row(folder / "classify" / "curve.csv"),
+        "data_hash": data["data_hash"],
+        **{k: record[k] for k in ("seconds", "peak_rss_mb", "git", "machine", "versions")},
+    }
+    KEPT.mkdir(exist_ok=True)
+    save_json(file_of(rung, seed), facts)
+
+
+def last_row(path: Path) -> dict[str, str]:
+    """Return the last line of a curve."""
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))[-1]
+
+
+def table(params: Params) -> str:
+    """Return the ladder as a table: mean and spread over seeds, difference to the baseline."""
+    lines = [
+        "| rung | CAM seed mIoU (%) | above baseline | oracle | seeds | minutes |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    base: float | None = None
+    for rung in rungs(params):
+        found = [load_json(p) for p in sorted(KEPT.glob(f"{rung}-seed*.json"))]
+        if not found:
+            lines.append(f"| {rung} | not run yet | | | | |")
+            continue
+        values = [100 * entry["scores"]["cam"]["miou"] for entry in found]
+        oracle = statistics.mean(100 * e["scores"]["cam"]["oracle_miou"] for e in found)
+        mean = statistics.mean(values)
+        base = mean if base is None else base
+        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+        minutes = statistics.mean(entry["seconds"] for entry in found) / 60
+        lines.append(
+            f"| {rung} | {mean:.1f}{spread} | {mean - base:+.1f} | [{oracle:.1f}] | {len(values)} "
+            f"| {minutes:.0f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Run or print."""
+    params = load_params(["params.yaml", *OVERLAYS])
+    if sys.argv[1:2] == ["run"]:
+        return run(params, sys.argv[2:])
+    sys.stdout.write(table(params))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

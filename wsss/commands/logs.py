@@ -1,0 +1,48 @@
+"""The log file of a job."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from wsss.errors import UserError
+
+log = logging.getLogger("wsss")
+
+
+def has_log_file() -> bool:
+    """Return whether messages go to a file."""
+    return any(isinstance(handler, logging.FileHandler) for handler in log.handlers)
+
+
+class _LogFile(logging.FileHandler):
+    """A log that ends where its disk is full: the job itself finds that out, and says it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802
+        if isinstance(sys.exc_info()[1], OSError):
+            log.removeHandler(self)
+            logging.getLogger("py.warnings").removeHandler(self)
+            with suppress(OSError):
+                self.close()
+
+
+def log_to(path: Path, verbose: bool) -> None:
+    """Send messages to a file of the job's own, warnings (all, if verbose) to the terminal."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _LogFile(path, mode="w", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write the log file {path}: {error.strerror}") from error
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    console = logging.StreamHandler()
+    console.setLevel(logging.INFO if verbose else logging.WARNING)
+    console.addFilter(lambda record: record.levelno < logging.ERROR)
+    console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    for logger in (log, logging.getLogger("py.warnings")):
+        for handler in logger.handlers:
+            handler.close()
+        logger.handlers[:] = [file, console]
+        logger.setLevel(logging.DEBUG)
+        logger.propagate = False
