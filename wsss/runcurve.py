@@ -67,4 +67,4 @@ def _cuda_peak_mb() -> float | None:
     torch = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_initialized():
         return None
-    return round(torch.cuda.max_memory_allocated() / 1024**2, 1)
+    return round(float(torch.cuda.max_memory_allocated()) / 1024**2, 1)
