@@ -64,16 +64,23 @@ def _named(text: str, keys: dict[str, str]) -> str:
     return text
 
 
-def _files(store: Store, uri: str) -> dict[str, str]:
-    """Hash of every file below ``uri``, by path."""
-    import mlflow
+def _run_files(store: Store, run_id: str) -> dict[str, str]:
+    with TemporaryDirectory() as folder:
+        return _hashes(Path(store.client.download_artifacts(run_id, "", folder)))
+
+
+def _model_files(store: Store, model_id: str) -> dict[str, str]:
+    from mlflow.artifacts import download_artifacts
 
     with TemporaryDirectory() as folder:
-        root = Path(
-            mlflow.artifacts.download_artifacts(uri, dst_path=folder, tracking_uri=store.uri)
-        )
-        paths = sorted(path for path in root.rglob("*") if path.is_file())
-        return {path.relative_to(root).as_posix(): _hash(path) for path in paths}
+        uri = f"models:/{model_id}"
+        return _hashes(Path(download_artifacts(uri, dst_path=folder, tracking_uri=store.uri)))
+
+
+def _hashes(root: Path) -> dict[str, str]:
+    """Hash of every file below a folder, by path."""
+    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): _hash(path) for path in paths}
 
 
 def _hash(path: Path) -> str:

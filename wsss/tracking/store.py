@@ -53,7 +53,9 @@ class Store:
         if found is None:
             local = self.uri.startswith(_SQLITE)
             place = str(Path(self.artifacts) / name) if local else None
-            return str(self.client.create_experiment(name, artifact_location=place))
+            # The UI has two faces; this is the one for training.
+            tags = {"mlflow.experimentKind": "custom_model_development"}
+            return str(self.client.create_experiment(name, artifact_location=place, tags=tags))
         if found.lifecycle_stage != "active":
             self.client.restore_experiment(found.experiment_id)
         return str(found.experiment_id)

@@ -94,9 +94,9 @@ class Writer:
             except UserError as error:
                 self.notes.append(f"{record.key}: no model: {error}")
         self.client.set_tag(run_id, CONTENT, record.content)
-        # An unfinished variant shows as running.
-        if record.complete:
-            self.client.set_terminated(run_id, "FINISHED", record.times.ended)
+        self.client.set_terminated(run_id, "FINISHED", record.times.ended)
+        if not record.complete:  # shows as running
+            self.client.update_run(run_id, status="RUNNING")
         return run_id
 
     def _numbers(self, run_id: str, record: Record) -> None:
