@@ -17,13 +17,15 @@ from pathlib import Path
 PACKAGE = "wsss"
 _SOURCE = Path(__file__).parent
 # The resolver only produces values, and those are parameters of each rule already; the command
-# line and the records of what a job cost cannot change a result.
+# line, the records of what a job cost and those who are told of it cannot change a result.
 _NEUTRAL = (
     "wsss.config",
     "wsss.cli",
     "wsss.cli_help",
     "wsss.commands",
     "wsss.runrecord",
+    "wsss.runcurve",
+    "wsss.tracking",
     "wsss.paths",
     "wsss.provenance",
 )

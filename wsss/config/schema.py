@@ -90,6 +90,18 @@ class Resources(Section):
     shards: Shards
 
 
+class Tracking(Section):
+    """How results are published to MLflow; never changes one."""
+
+    mlflow: bool
+    live: bool
+    uri: Annotated[str, Field(min_length=1)]
+    artifacts: Annotated[str, Field(min_length=1)]
+    pictures: Natural
+    models: bool
+    timeout: Positive
+
+
 class Splits(Section):
     """Which list plays which role; several names are united."""
 
@@ -403,6 +415,7 @@ class Config(Section):
     run: Run
     compute: Compute
     resources: Resources
+    tracking: Tracking
     data: Data
     road: Road
     method: Method

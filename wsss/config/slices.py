@@ -134,8 +134,8 @@ MODULES: dict[str, str] = {
     **{stage: stage for stage in STAGES if not stage.startswith(("seeds", "evaluate"))},
 }
 # Keys any stage may read because they never change a result: where things are, how many
-# processes share the work.
-SHARED = ("run", "resources", "data")
+# processes share the work, who is told.
+SHARED = ("run", "resources", "tracking", "data")
 
 
 def layout_of(config: Config, stage: str) -> str | None:
