@@ -10,7 +10,6 @@ on. Files in docs/ladder are copies for the page of results; delete one to run i
 from __future__ import annotations
 
 import csv
-import shutil
 import statistics
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from typing import Any
 
 from wsss.artifacts import load_json, save_json
 from wsss.config import Params, load_params
-from wsss.config.resolve import overlay
 from wsss.stages.evaluations import wanted
 
 DOCS = Path(__file__).parent
@@ -58,8 +56,8 @@ def run(params: Params, chosen: list[str]) -> int:
         if not seeds:
             continue
         files = [target for seed in seeds for target in targets(params, rung, seed)]
-        command = ["snakemake", "--cores", "all", "--quiet", "host", "reason", "rules"]
-        done = subprocess.run([*command, *files, "--configfile", *OVERLAYS], cwd=ROOT, check=False)
+        command = ["snakemake", *files, "--cores", "all", "--quiet", "host", "reason", "rules"]
+        done = subprocess.run([*command, "--configfile", *OVERLAYS], cwd=ROOT, check=False)
         if done.returncode:
             code = done.returncode
             sys.stderr.write(f"{rung} failed; the others go on\n")

@@ -178,7 +178,7 @@ class Training(Section):
     scale: Sizes | None
     flip: bool
     jitter: Annotated[list[NonNegative], Field(min_length=4, max_length=4)]
-    optimizer: Literal["sgd", "adamw"]
+    optimizer: Literal["sgd", "adam", "adamw"]
     lr: Positive
     head_lr: Positive
     bias_lr: Positive
@@ -319,13 +319,33 @@ class Rates(Section):
     deeplabv3plus: Annotated[list[Count], Field(min_length=1)]
 
 
+class BiFpn(Section):
+    """The pyramid of the segmentation network ``bifpn``."""
+
+    layers: Count
+    literal: bool
+
+
+class Boundary(Section):
+    """BEACON, see :class:`wsss.losses.boundary_contrast.BoundaryContrast`."""
+
+    weight: Positive
+    step: Count
+    points: Count
+    least: Count
+    share: Fraction
+    sharpness: Positive
+    literal: bool
+
+
 class Segment(Training):
     """Training of the segmentation network."""
 
     checkpoint: Checkpoint | None
-    net: Literal["largefov", "deeplabv2", "deeplabv3plus"]
+    net: Literal["largefov", "deeplabv2", "deeplabv3plus", "bifpn"]
     loss: Literal["ce", "balanced"]
-    labels: Literal["hard", "soft"]
+    boundary: Boundary | None
+    labels: Literal["hard", "soft", "both"]
     label_stride: Count
     ignore_below: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
     msc: Scales | None
@@ -335,7 +355,16 @@ class Segment(Training):
     dilation: Count
     rates: Rates
     separable: bool
+    bifpn: BiFpn
     dropout: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> Self:
+        if self.boundary and self.msc:
+            raise ValueError(
+                "boundary and msc cannot both be set: boundaries are those of one scale"
+            )
+        return self
 
 
 class Predict(Section):

@@ -94,6 +94,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "segment.dilation",
         "segment.rates",
         "segment.separable",
+        "segment.bifpn",
         "segment.norm",
         "segment.msc",
         "segment.dropout",

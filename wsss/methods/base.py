@@ -11,7 +11,9 @@ from torch import Tensor
 
 from wsss.config.schema import Training
 from wsss.data.training import shuffled_batches
+from wsss.data.views import Views
 from wsss.engine.task import Task
+from wsss.losses.class_maps import peak_norm
 from wsss.models.backbones import Backbone
 
 
@@ -83,6 +85,24 @@ class Method(Task):
         """Map (B, 3, H, W) RGB in [0, 1] to logits, raw CAMs and features."""
         raise NotImplementedError  # pragma: no cover
 
+    def views(self, training: Training, fraction: float) -> Views | None:  # noqa: ARG002
+        """Say which extra views of its images an epoch needs, if any.
+
+        They are cut from the original image, mirrored with the training crop, by the sample's own
+        generator; the crop itself is the same with and without them. The batch then has
+
+        - ``views`` (B, 2, 3, S, S) in [0, 1], colours jittered apart;
+        - ``overlap`` (B, 6) int64, their common rectangles, see :class:`wsss.data.views.Overlap`;
+        - ``overlaps``, the same as a list of :class:`wsss.data.views.Overlap` on the host;
+        - ``host_keys``, the samples' keys as a list of int, for draws that the host must know.
+
+        Args:
+            training: of the classification network, whose crop says how large views are.
+            fraction: of training at the end of the epoch: views are needed from some time t on in
+                every epoch with ``fraction > t``.
+        """
+        return None
+
     def seed_maps(self, images: Tensor) -> Tensor:
         """Return the (B, C, h, w) non-negative maps that CAM inference averages over scales."""
         output: Output = self(images)
@@ -93,6 +113,14 @@ class Method(Task):
         if kind is not None and kind not in self.seed_kinds:
             raise ValueError(f"{self.info.title} has no seeds of kind {kind!r}")
         return self.seed_maps
+
+    def normalise_seeds(self, total: Tensor) -> Tensor:
+        """Bring the sum of all passes' seed maps, (B, C, h, w) float32, to [0, 1].
+
+        The default divides by each class's maximum. It is asked for all classes; those that an
+        image is not tagged with are dropped afterwards.
+        """
+        return peak_norm(total)
 
     def segment(self, images: Tensor) -> Tensor:
         """Return (B, C + 1, h, w) segmentation logits, for the single-stage road only."""

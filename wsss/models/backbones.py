@@ -22,6 +22,8 @@ from wsss.models.weights import check_keys, load_initial
 
 # Pixels of the blank image that shows which layers a feature map comes from.
 PROBE = 64
+# Strides of the seven stages of an EfficientNet that classifies (Tan & Le, ICML 2019, table 1).
+TAP_STRIDES = (2, 4, 8, 16, 16, 32, 32)
 
 
 class Backbone(nn.Module):
@@ -55,6 +57,46 @@ class Backbone(nn.Module):
     def normalise(self, images: Tensor) -> Tensor:
         """Bring (B, 3, H, W) RGB in [0, 1] to the mean and spread the weights were trained on."""
         return (images - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def taps(self, images: Tensor) -> list[Tensor]:
+        """Map (B, 3, H, W) RGB in [0, 1] to seven maps p1..p7 (B, D_i, h_i, w_i), finest first.
+
+        Of a network of seven stages, as all EfficientNets are, they are the outputs of its
+        stages. Any other network repeats its levels: p_i is the finest one whose stride is at
+        least that of stage i of an EfficientNet, or the last level.
+        """
+        stages = self._seven_stages()
+        if not stages:
+            levels = self(images)
+            return [levels[index] for index in self._tap_levels()]
+        found: list[Tensor] = []
+        hooks = [stage.register_forward_hook(lambda _m, _i, x: found.append(x)) for stage in stages]
+        try:
+            self(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
+
+    @property
+    def tap_channels(self) -> list[int]:
+        """Channels of :meth:`taps`."""
+        mode = self.training
+        self.eval()
+        with torch.no_grad():
+            maps = self.taps(self.mean.new_zeros(1, 3, PROBE, PROBE))
+        self.train(mode)
+        return [x.shape[1] for x in maps]
+
+    def _seven_stages(self) -> list[nn.Module]:
+        blocks = getattr(self.network, "blocks", None)
+        stages = list(blocks) if isinstance(blocks, nn.Sequential) else []
+        return stages if len(stages) == len(TAP_STRIDES) else []
+
+    def _tap_levels(self) -> list[int]:
+        last = len(self.reductions) - 1
+        coarse = [[i for i, r in enumerate(self.reductions) if r >= s] for s in TAP_STRIDES]
+        return [found[0] if found and number < 5 else last for number, found in enumerate(coarse)]
 
     def freeze(self, levels: int, affine: bool = False) -> None:
         """Keep everything that the ``levels`` finest maps are made of as it is: its weights get
