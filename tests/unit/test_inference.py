@@ -18,7 +18,7 @@ from wsss.errors import UserError
 from wsss.inference.cam import multi_scale_cam
 from wsss.inference.images import batches_by_size, windows
 from wsss.inference.scales import WINDOW, aligned, grid_of, multi_scale, shard_bounds
-from wsss.inference.segmentation import multi_scale_probabilities
+from wsss.inference.segmentation import multi_scale_scores
 from wsss.losses.class_maps import peak_norm
 
 STRIDE = 8
@@ -167,7 +167,7 @@ def test_probabilities_are_those_of_an_explicit_loop(
     def network(batch: Tensor) -> Tensor:
         return 5 * directed(batch)
 
-    got = multi_scale_probabilities(network, images, scales, flip, GRID, STRIDE)
+    got = multi_scale_scores(network, images, scales, flip, GRID, STRIDE)
     passes = torch.stack([logits.softmax(1) for logits in explicit(network, images, scales, flip)])
     torch.testing.assert_close(got.mean, passes.mean(0), rtol=0, atol=1e-6)
     (alone,) = explicit(network, images, [1.0], False)
@@ -178,7 +178,7 @@ def test_probabilities_are_those_of_an_explicit_loop(
 
 def test_probabilities_need_scale_one(images: Tensor) -> None:
     with pytest.raises(UserError, match=r"predict\.scales is \[0\.5, 2\.0\]: it must contain 1\.0"):
-        multi_scale_probabilities(pooled, images, [0.5, 2.0], True, GRID, STRIDE)
+        multi_scale_scores(pooled, images, [0.5, 2.0], True, GRID, STRIDE)
 
 
 # Shards and batches

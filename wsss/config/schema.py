@@ -223,6 +223,7 @@ class Cam(Section):
     flip: bool
     batch: Count
     stride: Count
+    maps: str | None
     threshold: Fraction | Literal["tune"]
 
 
@@ -242,6 +243,13 @@ class Crf(Section):
     bilateral_sxy: Positive
     bilateral_srgb: Positive
     bilateral_weight: NonNegative
+
+
+class PredictionCrf(Crf):
+    """The CRF of predictions. ``confidence``: its unary is the best class of each pixel, right
+    with this probability; null: the scores themselves."""
+
+    confidence: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)] | None
 
 
 class Seeds(Section):
@@ -398,7 +406,7 @@ class Config(Section):
     pseudo: Pseudo
     segment: Segment
     predict: Predict
-    crf: Crf
+    crf: PredictionCrf
     evaluate: Evaluate
 
     @model_validator(mode="after")

@@ -28,6 +28,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "cam.flip",
         "cam.batch",
         "cam.stride",
+        "cam.maps",
         "compute",
     ),
     "seeds_alpha": ("seeds.alpha_low", "seeds.alpha_high", "seeds.alpha_crf"),

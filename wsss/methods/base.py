@@ -62,10 +62,15 @@ class Method(Task):
     Subclasses implement :meth:`forward` and :meth:`losses` and may override the rest. The loop,
     mixed precision, CAM inference, refinement, segmentation and evaluation are shared, so that a
     comparison of methods compares objectives.
+
+    Attributes:
+        seed_kinds: the maps that seeds can be made from, where there is a choice; the first is
+            what :meth:`seed_maps` gives.
     """
 
     info: ClassVar[MethodInfo]
     Params: ClassVar[type[MethodParams]] = MethodParams
+    seed_kinds: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, backbone: Backbone, num_classes: int, params: MethodParams, dropout: float
@@ -103,6 +108,12 @@ class Method(Task):
         output: Output = self(images)
         return output.cam.relu()
 
+    def seeds(self, kind: str | None) -> Callable[[Tensor], Tensor]:
+        """Return the function from images to maps of one of :attr:`seed_kinds`; None: the first."""
+        if kind is not None and kind not in self.seed_kinds:
+            raise ValueError(f"{self.info.title} has no seeds of kind {kind!r}")
+        return self.seed_maps
+
     def normalise_seeds(self, total: Tensor) -> Tensor:
         """Bring the sum of all passes' seed maps, (B, C, h, w) float32, to [0, 1].
 
@@ -114,6 +125,14 @@ class Method(Task):
     def segment(self, images: Tensor) -> Tensor:
         """Return (B, C + 1, h, w) segmentation logits, for the single-stage road only."""
         raise NotImplementedError(f"{self.info.title} predicts no masks by itself")
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Return the (B, C + 1, h, w) non-negative class scores of one pass.
+
+        Single-stage inference averages them over scales and flips and takes the highest. They
+        need not sum to 1: a method may gate classes, or give background a constant.
+        """
+        return self.segment(images).float().softmax(1)
 
     def batches(
         self, labels: Tensor, training: Training, seed: int

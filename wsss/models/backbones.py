@@ -1,4 +1,5 @@
-"""Backbones: any timm network as a pyramid of feature maps, normalising its own input."""
+"""Backbones: any timm network, or Wide ResNet-38, as a pyramid of feature maps that normalises its
+own input."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsss.config.schema import Backbone as BackboneConfig
 from wsss.errors import UserError
+from wsss.models import wide_resnet38
 from wsss.models.dropout import replace_dropout
 from wsss.models.geometry import Geometry, set_geometry
 from wsss.models.norms import allow_single_values
@@ -49,9 +51,12 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map (B, 3, H, W) RGB in [0, 1] to feature maps (B, D_i, h_i, w_i), finest first."""
-        normalised = (images - self.mean[:, None, None]) / self.std[:, None, None]
-        features: list[Tensor] = self.network(normalised)
+        features: list[Tensor] = self.network(self.normalise(images))
         return features
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Bring (B, 3, H, W) RGB in [0, 1] to the mean and spread the weights were trained on."""
+        return (images - self.mean[:, None, None]) / self.std[:, None, None]
 
     def taps(self, images: Tensor) -> list[Tensor]:
         """Map (B, 3, H, W) RGB in [0, 1] to seven maps p1..p7 (B, D_i, h_i, w_i), finest first.
@@ -169,8 +174,10 @@ def build_backbone(
             UserError: unknown name, an output stride the network cannot have, weights that do not
                 fit or would have to be downloaded without permission.
     """
-    timm = _timm()
     source = config.weights if pretrained else "random"
+    if config.name == wide_resnet38.NAME:
+        return _wide_resnet38(source, output_stride, geometry)
+    timm = _timm()
     overlay: dict[str, Any] = {}
     mean = std = None
     if source.startswith(("package:", "file:")):
@@ -215,6 +222,23 @@ def build_backbone(
     allow_single_values(network)
     default: Any = timm.get_pretrained_cfg(config.name)
     return Backbone(network, tuple(mean or default.mean), tuple(std or default.std))
+
+
+def _wide_resnet38(source: str, output_stride: int, geometry: Geometry) -> Backbone:
+    """Make the one network that timm does not have; arguments as in :func:`build_backbone`."""
+    if source == "hub":
+        raise UserError(
+            f"backbone.weights is 'hub', but {wide_resnet38.NAME!r} is on none: name the converted "
+            "ImageNet weights as file:PATH"
+        )
+    network = wide_resnet38.create(output_stride)
+    set_geometry(network, geometry, wide_resnet38.NAME)
+    if source != "random":
+        state = wide_resnet38.without_head(load_initial(source, None).state)
+        shapes = {name: value.shape for name, value in network.state_dict().items()}
+        check_keys(state, shapes, wide_resnet38.HEADS[0], source)
+        network.load_state_dict(state, strict=False)  # old files lack num_batches_tracked
+    return Backbone(network, wide_resnet38.MEAN, wide_resnet38.STD)
 
 
 def _skeleton(name: str) -> nn.Module:

@@ -106,3 +106,9 @@ def set_keys(module: nn.Module, keys: Tensor) -> None:
     layers = (m for m in module.modules() if isinstance(m, KeyedDropout))
     for number, layer in enumerate(layers):
         layer.keys, layer.layer = keys, number
+
+
+def keys_of_pass(keys: Tensor, number: int) -> Tensor:
+    """Return other (B,) keys for the ``number``-th pass of a batch through a network, so that two
+    views of an image do not drop the same values; number 0 keeps them."""
+    return keys ^ (number * 0x5851F42D)
