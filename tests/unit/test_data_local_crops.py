@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wsss.data.local_crops import crop_corners, crop_positive, cut
-from wsss.data.resized_crop import cut_window, draw_window
+from wsss.data.views import cut_window, draw_window
 
 
 def places(count: int, height: int, width: int, size: int) -> Tensor:

@@ -184,8 +184,7 @@ def test_each_image_has_its_own_balanced_mean(count: int) -> None:
         groups = []
         for group in (mask == 0, (mask > 0) & (mask < 255)):
             values = [
-                -float(image.log_softmax(0)[mask[y, x], y, x])
-                for y, x in group.nonzero().tolist()
+                -float(image.log_softmax(0)[mask[y, x], y, x]) for y, x in group.nonzero().tolist()
             ]
             groups.append(sum(values) / len(values))
         expected += sum(groups) / 2 / count

@@ -36,7 +36,7 @@ Deviations:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
@@ -45,11 +45,20 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from wsss.config.schema import Count, Fraction, Natural, NonNegative, Positive, Scales
+from wsss.config.schema import (
+    Count,
+    Fraction,
+    Natural,
+    NonNegative,
+    Positive,
+    Scales,
+    Training,
+)
 from wsss.data.distortion import DRAWS, Distortion, distort
 from wsss.data.local_crops import crop_corners, crop_positive, cut
 from wsss.data.training import Batch
 from wsss.data.transforms import IGNORE
+from wsss.data.views import ResizedView
 from wsss.engine.task import Losses, Progress
 from wsss.inference.scales import multi_scale
 from wsss.losses.collaborative import (
@@ -112,6 +121,7 @@ class MccParams(MethodParams):
     mask_block: Count = 4  # cells
     local_size: Count = 96  # px of a crop (ToCo)
     negative_ratio: NonNegative = 0.2
+    second_area: list[Fraction] = Field(default=[0.4, 1.0], min_length=2, max_length=2)
     distortion: bool = True  # of colours, of all views
 
     temperature: Positive = 0.5  # ToCo on COCO: 1
@@ -135,11 +145,12 @@ class MccParams(MethodParams):
 
 
 class _Look(NamedTuple):
-    """What one step sees: ``image`` is the input and first global view, ``second`` the other,
-    ``source`` what local views are parts of; ``valid`` (B, H, W) the image's part of them."""
+    """What one step sees: ``image`` is the input and first global view, ``second`` the other if
+    there is a contrast, ``source`` what local views are parts of; ``valid`` (B, H, W) the image's
+    part of them."""
 
     image: Tensor
-    second: Tensor
+    second: Tensor | None
     source: Tensor
     valid: Tensor
 
@@ -185,7 +196,7 @@ class Mcc(Method):
     )
     Params = MccParams
     params: MccParams
-    seed_kinds: ClassVar[tuple[str, ...]] = ()
+    seed_kinds: ClassVar[tuple[str, ...]] = ("cam", "aux", "decoder")
 
     def __init__(
         self, backbone: Backbone, num_classes: int, params: MccParams, dropout: float
@@ -229,19 +240,37 @@ class Mcc(Method):
         logits: Tensor = self.decoder(self._encode(images).final)
         return logits.float()
 
+    def seeds(self, kind: str | None) -> Callable[[Tensor], Tensor]:
+        """``cam``, ``aux`` (of the auxiliary classifier) or ``decoder`` (its probabilities)."""
+        if kind == "aux":
+            return lambda images: self.aux_classifier(self._encode(images).aux).relu()
+        if kind == "decoder":
+            return lambda images: self.segment(images).softmax(1)[:, 1:]
+        return super().seeds(kind)
+
     def normalise_seeds(self, total: Tensor) -> Tensor:
         """Bring summed maps (B, C, h, w) to [0, 1]: from their minimum to their maximum."""
         return _from_lowest(total)
 
     # Training
 
+    def views(self, training: Training, fraction: float) -> ResizedView | None:
+        """The second global view, from the original image, once the contrast has started."""
+        p = self.params
+        if not p.contrast_weight or fraction <= p.contrast_start:
+            return None
+        return ResizedView(training.crop, (p.second_area[0], p.second_area[1]))
+
     def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:  # noqa: ARG002
         """The sum of all terms; each is logged with its weight."""
         p, label, now = self.params, batch["label"].float(), progress.fraction
-        contrast = p.contrast_weight > 0 and now >= p.contrast_start
         look = self._look(batch)
+        contrast = p.contrast_weight > 0 and now >= p.contrast_start
         maps = self._activate(look.image, label)
-        views = (look.image, look.second, look.source) if contrast else (look.image,)
+        views = [look.image]
+        if contrast:
+            assert look.second is not None  # asked for by `views`
+            views += [look.second, look.source]
         # One pass embeds all views: it normalises them with the same statistics, too.
         patches = self.encoder.embed(self.backbone, torch.cat(views))
         count = len(label)
@@ -269,12 +298,13 @@ class Mcc(Method):
 
     def _look(self, batch: Batch) -> _Look:
         image, valid = batch["image"], batch["valid"]
-        second = batch["views"][:, 0] if "views" in batch else image
-        views = {_IMAGE: image, _SECOND: second, _SOURCE: image}
+        views = {_IMAGE: image, _SOURCE: image}
+        if "views" in batch:
+            views[_SECOND] = batch["views"][:, 0]
         if self.params.distortion:
-            for stream, how in _DISTORTIONS.items():
+            for stream, view in views.items():
                 draws = keyed_uniform(batch["key"], stream, DRAWS)
-                views[stream] = distort(views[stream], draws, how)
+                views[stream] = distort(view, draws, _DISTORTIONS[stream])
             mean = self.backbone.mean[:, None, None]
             for stream in (_IMAGE, _SOURCE):
                 views[stream] = torch.where(valid, views[stream], mean)
@@ -283,7 +313,7 @@ class Mcc(Method):
             for stream, flipped in zip((_IMAGE, _SOURCE), draws.T, strict=True):
                 view = views[stream]
                 views[stream] = torch.where(flipped[:, None, None, None], view.flip(3), view)
-        return _Look(views[_IMAGE], views[_SECOND], views[_SOURCE], valid[:, 0])
+        return _Look(views[_IMAGE], views.get(_SECOND), views[_SOURCE], valid[:, 0])
 
     @contextmanager
     def _still(self) -> Iterator[None]:

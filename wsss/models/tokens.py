@@ -160,7 +160,7 @@ class VisionTokens(TokenEncoder):
     def embed(self, backbone: Backbone, images: Tensor) -> Patches:
         """Cut patches and add position embeddings, prefix tokens and what else comes first."""
         vit = self._vit(backbone)
-        x = vit.patch_embed((images - backbone.mean[:, None, None]) / backbone.std[:, None, None])
+        x = vit.patch_embed(backbone.normalise(images))
         grid = (x.shape[1], x.shape[2])
         embedded = vit._pos_embed(x)
         rope = None
