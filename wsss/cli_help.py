@@ -101,7 +101,7 @@ STAGE_HELP = {
     "compare": (
         "write and print the comparison of variants",
         "metrics of run.variants and run.seeds",
-        "comparison.md, comparison.csv, timings.md, timings.csv",
+        "comparison.md, comparison.csv, timings.md, timings.csv, and miou.json of each run",
         "",
     ),
     "report": (

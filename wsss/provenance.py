@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 PACKAGE = "wsss"
 _SOURCE = Path(__file__).parent
 # The resolver only produces values, and those are parameters of each rule already; the command
-# line and the records of what a job cost cannot change a result.
+# line, the records of what a job cost and those who are told of it cannot change a result.
 _NEUTRAL = (
     "wsss.config",
     "wsss.cli",
     "wsss.cli_help",
     "wsss.commands",
     "wsss.runrecord",
+    "wsss.runcurve",
+    "wsss.tracking",
     "wsss.paths",
     "wsss.provenance",
 )
@@ -57,6 +60,18 @@ def _imports(module: str) -> frozenset[str]:
             continue
         found.update(n for n in names if n.split(".")[0] == PACKAGE and _file(n))
     return frozenset(found)
+
+
+def files_of(modules: Iterable[str]) -> list[str]:
+    """Return the source files of modules, relative to the folder that holds the package."""
+    found = [path for module in modules if (path := _file(module)) is not None]
+    return sorted(path.relative_to(_SOURCE.parent).as_posix() for path in found)
+
+
+def modules_of(files: Iterable[str]) -> list[str]:
+    """Return the modules of source files, the inverse of :func:`files_of`."""
+    names = (file.removesuffix(".py").removesuffix("/__init__") for file in files)
+    return [name.replace("/", ".") for name in names]
 
 
 def _neutral(module: str) -> bool:

@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from wsss.stages.evaluations import (
     walk_tuned,
     wanted,
 )
+from wsss.tracking.store import wanted as publishes
 
 try:
     PARAMS = Params(config, "params.yaml and overlays")
@@ -73,6 +75,20 @@ def write_params():
             temporary.write_text(yaml.safe_dump(PARAMS.raw, sort_keys=False))
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def publish():
+    """Tell MLflow what there is now; the workflow's own outcome does not depend on it."""
+    if not publishes(BASE.tracking):
+        return
+    command = ["wsss", "publish", "--auto", "--params", RESOLVED]
+    try:
+        subprocess.run(command, timeout=BASE.tracking.timeout, check=False)
+    except subprocess.TimeoutExpired:
+        sys.stderr.write(
+            f"warning: publishing took more than {BASE.tracking.timeout:g} s and was "
+            "stopped: `wsss publish` goes on from there\n"
+        )
 
 
 def variant_of(wildcards):
@@ -206,8 +222,9 @@ def segment_input(wildcards):
         return imported
     if variant.road == "supervised":
         return []
-    soft = variant.segment.labels == "soft"
-    names = {"masks": not soft, "scores": soft or variant.segment.ignore_below > 0}
+    labels = variant.segment.labels
+    scores = labels != "hard" or variant.segment.ignore_below > 0
+    names = {"masks": labels != "soft", "scores": scores}
     files = [f"{name}.zip" for name, needed in names.items() if needed]
     return made("pseudo", *files)(wildcards)
 

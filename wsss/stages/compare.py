@@ -21,6 +21,7 @@ from wsss.report.comparison import comparison, operating_points
 from wsss.report.costs import Cost, costs, records
 from wsss.report.scores import STEPS, Owners, Row, Twin, read_rows, read_run
 from wsss.report.text import aligned, markdown
+from wsss.stages.mious import save_mious
 
 
 def compare(
@@ -31,7 +32,7 @@ def compare(
     twin: Twin = lambda _: "supervised",
     owners: Owners = lambda _: {},
 ) -> str:
-    """Write ``comparison.csv`` and ``comparison.md``; return the table as text.
+    """Write ``comparison.csv``, ``comparison.md`` and each run's ``miou.json``; return the table.
 
     Args:
         results: folder of all data sets.
@@ -55,6 +56,9 @@ def compare(
     rows = read_rows(where, variants, seeds, twin, owners)
     found = comparison(dataset, rows, seeds, twin)
     _save_comparison(where.root / "comparison.csv", rows)
+    for variant in variants:
+        for seed in seeds:
+            save_mious(Paths(where.results, dataset, variant, seed, owners(variant)), STEPS)
     _save_text(where.root / "comparison.md", markdown(*found))
     return "\n".join([found.title, "", *aligned(found.table), "", *found.notes]) + "\n"
 
