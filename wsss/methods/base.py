@@ -13,7 +13,7 @@ from wsss.config.schema import Training
 from wsss.data.training import shuffled_batches
 from wsss.data.views import ViewRequest
 from wsss.engine.task import Task
-from wsss.losses.class_maps import peak_norm
+from wsss.losses.normalisation import divided_by_peak
 from wsss.models.backbones import Backbone
 
 
@@ -121,7 +121,7 @@ class Method(Task):
         The default divides by each class's maximum. It is asked for all classes; those that an
         image is not tagged with are dropped afterwards.
         """
-        return peak_norm(total)
+        return divided_by_peak(total)
 
     def segment(self, images: Tensor) -> Tensor:
         """Return (B, C + 1, h, w) segmentation logits, for the single-stage road only."""
