@@ -6,6 +6,7 @@ import copy
 import importlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -16,6 +17,7 @@ from wsss.config import Config, load_params
 from wsss.config.resolve import overlay
 from wsss.config.schema import Backbone
 from wsss.data.training import Batch
+from wsss.data.views import Views, draw_pair
 from wsss.engine.loop import split_batch
 from wsss.engine.optim import build_optimizer
 from wsss.engine.task import Progress
@@ -25,6 +27,7 @@ from wsss.models.backbones import build_backbone
 from wsss.models.dropout import set_keys
 
 CLASSES = 5
+_OF_VIEWS = ("view", "overlap", "host_keys")
 START, LATE = Progress(0, 100, 0), Progress(95, 100, 9)
 
 
@@ -52,8 +55,14 @@ def batch_of(count: int) -> Batch:
     generator = torch.Generator().manual_seed(1)
     label = torch.zeros(count, CLASSES)
     label[torch.arange(count), torch.arange(count) % CLASSES] = 1
+    pairs = [draw_pair(np.random.default_rng(k), (64, 64), Views(48, 64)) for k in range(count)]
     return {
         "image": torch.rand(count, 3, 64, 64, generator=generator),
+        # For methods that ask for them, see Method.views.
+        "views": torch.rand(count, 2, 3, 48, 48, generator=generator),
+        "overlap": torch.tensor([pair.overlap for pair in pairs]),
+        "overlaps": [pair.overlap for pair in pairs],
+        "host_keys": list(range(count)),
         "label": label,
         "valid": torch.ones(count, 1, 64, 64, dtype=torch.bool),
         "key": torch.arange(count),
@@ -234,6 +243,28 @@ def test_batches_are_reproducible_and_in_range(name: str) -> None:
         assert all(0 <= index < 23 for batch in batches for index in batch)
     assert first(0) != first(1)
     assert first(0) != other(0)
+
+
+def test_views_are_there_when_a_step_needs_them(name: str) -> None:
+    method, training = make(name), config_of(name).classify
+    bare = {key: value for key, value in batch_of(2).items() if not key.startswith(_OF_VIEWS)}
+    for epoch in range(10):
+        views = method.views(training, (epoch + 1) / 10)
+        if views is not None:
+            assert 1 <= views.size <= views.least
+            continue
+        for step in (0, 9):
+            train_step(method, bare, Progress(10 * epoch + step, 100, epoch))
+
+
+def test_seeds_are_brought_to_the_unit_interval(name: str) -> None:
+    method = make(name)
+    for total in (torch.rand(2, CLASSES, 6, 8) * 9, torch.zeros(1, CLASSES, 3, 4)):
+        seeds = method.normalise_seeds(total)
+        assert seeds.shape == total.shape
+        assert seeds.min() >= 0
+        assert seeds.max() <= 1
+        assert seeds.isfinite().all()
 
 
 def test_micro_batches_where_they_are_allowed(name: str) -> None:

@@ -169,3 +169,18 @@ def test_the_batch_must_be_made_of_groups(tiny_params: Params) -> None:
 def test_parameters_that_make_no_sense_are_refused(params: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         DscParams.model_validate(params)
+
+
+def test_refinements_give_different_pseudo_labels() -> None:
+    batch = batch_of(4)
+    found = {losses(make(refine=kind), batch)["seg"].item() for kind in ("pamr", "par", "none")}
+    assert len(found) == 3
+
+
+def test_seeds_come_from_cams_or_from_the_head() -> None:
+    method, images = make().eval(), batch_of(2)["image"]
+    assert torch.equal(method.seeds(None)(images), method.seeds("cam")(images))
+    decoder = method.seeds("decoder")(images)
+    assert decoder.shape[1] == CLASSES
+    assert (decoder >= 0).all()
+    assert (decoder.sum(1) < 1).all(), "the background has its share"

@@ -149,3 +149,11 @@ def test_regions_see_every_scale() -> None:
 def test_support_scales_must_contain_one() -> None:
     with pytest.raises(ValidationError, match=r"must contain 1\.0"):
         PssParams.model_validate({"support_scales": [0.5, 2.0]})
+
+
+def test_seeds_come_from_either_network() -> None:
+    method, images = make().eval(), batch_of(2)["image"]
+    assert torch.equal(method.seeds("main")(images), method.seeds("support")(images))
+    with torch.no_grad():
+        method.head.classifier.weight.neg_()
+    assert not torch.equal(method.seeds(None)(images), method.seeds("support")(images))

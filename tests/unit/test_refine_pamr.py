@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from wsss.refine.pamr import pamr_weights, refine_by_weights
+from wsss.refine.local import refine_locally
+from wsss.refine.pamr import pamr_weights
 
 H, W = 6, 7
 
@@ -50,7 +51,7 @@ def naive_weights(pixels: Tensor, dilations: tuple[int, ...], y: int, x: int) ->
 def test_against_a_loop(dilations: tuple[int, ...]) -> None:
     weights = pamr_weights(image(), dilations)
     maps = torch.rand(1, 2, H, W, generator=torch.Generator().manual_seed(1))
-    refined = refine_by_weights(maps, weights, 1, dilations)
+    refined = refine_locally(maps, weights, 1, dilations)
     for y in range(H):
         for x in range(W):
             expected = naive_weights(image(), dilations, y, x)
@@ -69,7 +70,7 @@ def test_weights_sum_to_one_and_constants_stay() -> None:
     assert weights.shape == (1, 48, H, W)
     assert torch.allclose(weights.sum(1), torch.ones(1, H, W))
     constant = torch.full((1, 2, H, W), 0.3)
-    assert torch.allclose(refine_by_weights(constant, weights), constant, atol=1e-5)
+    assert torch.allclose(refine_locally(constant, weights), constant, atol=1e-5)
 
 
 def test_a_map_stops_at_an_edge_of_the_image() -> None:
@@ -77,7 +78,7 @@ def test_a_map_stops_at_an_edge_of_the_image() -> None:
     colours[..., 6:] = 1
     maps = torch.zeros(1, 1, 12, 12)
     maps[0, 0, 4:8, 1:4] = 1
-    refined = refine_by_weights(maps, pamr_weights(colours, (1, 2, 4)), 10, (1, 2, 4))
+    refined = refine_locally(maps, pamr_weights(colours, (1, 2, 4)), 10, (1, 2, 4))
     assert float(refined[0, 0, :, :6].mean()) > 0.05
     assert float(refined[0, 0, :, 6:].max()) < 0.01
 
@@ -90,5 +91,5 @@ def test_an_image_of_one_colour() -> None:
 def test_no_gradient() -> None:
     colours = image().requires_grad_()
     maps = torch.rand(1, 2, H, W).requires_grad_()
-    refined = refine_by_weights(maps, pamr_weights(colours))
+    refined = refine_locally(maps, pamr_weights(colours))
     assert not refined.requires_grad

@@ -187,8 +187,9 @@ def segment_input(wildcards):
         return imported
     if variant.road == "supervised":
         return []
-    soft = variant.segment.labels == "soft"
-    names = {"masks": not soft, "scores": soft or variant.segment.ignore_below > 0}
+    labels = variant.segment.labels
+    scores = labels != "hard" or variant.segment.ignore_below > 0
+    names = {"masks": labels != "soft", "scores": scores}
     files = [f"{name}.zip" for name, needed in names.items() if needed]
     return made("pseudo", *files)(wildcards)
 

@@ -156,6 +156,39 @@ def _hue_matrices(hue: Tensor) -> Tensor:
     return matrices
 
 
+def erase(
+    images: Tensor,
+    uniform: Tensor,
+    fill: Tensor,
+    probability: float,
+    area: tuple[float, float],
+    aspect: tuple[float, float] = (0.3, 1 / 0.3),
+) -> Tensor:
+    """Fill a random rectangle of some images (Zhong et al., "Random Erasing", AAAI 2020).
+
+    Args:
+        images: (B, 3, H, W).
+        uniform: (B, 5) in [0, 1): whether, area, aspect, top and left.
+        fill: (3,) RGB.
+        probability: share of images that lose a rectangle.
+        area: bounds of its share of the image.
+        aspect: bounds of its height over its width, drawn on a logarithmic scale.
+    """
+    height, width = images.shape[2:]
+    whether, share, ratio, top, left = uniform.T[..., None]
+    share = area[0] + (area[1] - area[0]) * share
+    low, high = math.log(aspect[0]), math.log(aspect[1])
+    ratio = torch.exp(low + (high - low) * ratio)
+    tall = (share * height * width * ratio).sqrt().round().clamp(1, height)
+    wide = (share * height * width / ratio).sqrt().round().clamp(1, width)
+    top, left = (top * (height - tall + 1)).floor(), (left * (width - wide + 1)).floor()
+    y, x = (torch.arange(n, device=images.device) for n in (height, width))
+    rows = (y >= top) & (y < top + tall) & (whether < probability)
+    columns = (x >= left) & (x < left + wide)
+    gone = (rows[:, :, None] & columns[:, None, :])[:, None]
+    return torch.where(gone, fill[:, None, None].to(images.dtype), images)
+
+
 def valid_pixels(boxes: Tensor, size: int) -> Tensor:
     """Return (B, 1, size, size) bool from (B, 4) boxes: inside the image, not padding."""
     line = torch.arange(size, device=boxes.device)

@@ -10,14 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss.data.transforms import IGNORE
-
-EPSILON = 1e-5
+from wsss.losses.normalisation import peak_norm
 
 
 def present_peaks(maps: Tensor, label: Tensor) -> Tensor:
     """Divide non-negative (B, C, h, w) maps by their maxima; absent classes are 0."""
-    kept = maps.relu() * label[:, :, None, None]
-    return kept / (kept.amax((2, 3), keepdim=True) + EPSILON)
+    return peak_norm(maps) * label[:, :, None, None]
 
 
 def confident_masks(maps: Tensor, high: float, low: float, valid: Tensor) -> Tensor:

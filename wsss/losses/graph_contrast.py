@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss.losses.info_nce import info_nce
+from wsss.losses.precision import full_precision
 
 
 def graph_contrast(
@@ -32,7 +33,7 @@ def graph_contrast(
         Scalar, 0 if all weights are.
     """
     nodes = F.normalize(torch.cat([one.flatten(0, 1), two.flatten(0, 1)]).float(), dim=1)
-    with torch.autocast(nodes.device.type, enabled=False):
+    with full_precision(nodes):
         similar = nodes @ nodes.T / temperature
     present = (label.flatten() > 0).repeat(2)
     classes = torch.arange(label.shape[1], device=label.device).repeat(2 * len(label))

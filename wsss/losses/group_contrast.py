@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from wsss.losses.info_nce import info_nce
+from wsss.losses.precision import full_precision
 from wsss.losses.spherical_kmeans import Groups, membership, set_means
 
 
@@ -78,7 +79,7 @@ def choose_anchors(features: Tensor, sets: Sets, count: int, uniform: Tensor) ->
         uniform: (B, P) random numbers in [0, 1).
     """
     member = membership(sets.slots, sets.classes.shape[1])
-    with torch.autocast(features.device.type, enabled=False):
+    with full_precision(features):
         cells = features.float()
         likeness = torch.einsum("bpd,bmd->bmp", cells, set_means(cells, member))
     number = features.shape[1]
@@ -130,7 +131,7 @@ def group_contrast(
     batch, most, count = anchors.cells.shape
     width = features.shape[2]
     index = anchors.cells.flatten(1)[..., None].expand(-1, -1, width)
-    with torch.autocast(features.device.type, enabled=False):
+    with full_precision(features):
         chosen = features.float().gather(1, index)
         similar = chosen @ bank.vectors.float().T / temperature  # (B, M * A, N)
     images = torch.arange(batch, device=features.device)[:, None, None]

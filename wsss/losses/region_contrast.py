@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss.data.transforms import IGNORE
+from wsss.losses.precision import full_precision
 
 EPSILON = 1e-5
 
@@ -64,7 +65,7 @@ def region_prototypes(features: Tensor, masks: Tensor, classes: int) -> Prototyp
     """
     unit = F.normalize(features.detach().float(), dim=1).flatten(2)  # (B, D, n)
     member = masks.flatten(1)[..., None] == torch.arange(classes, device=masks.device)
-    with torch.autocast(unit.device.type, enabled=False):
+    with full_precision(unit):
         total = torch.einsum("bdn,bnk->kd", unit, member.float())
     vectors = F.normalize(total, dim=1)
     return Prototypes(vectors, vectors.norm(dim=1) > 0.5)
@@ -96,7 +97,7 @@ def region_contrast(
         Scalar, 0 without any cell.
     """
     cells = F.normalize(features.float(), dim=1)
-    with torch.autocast(cells.device.type, enabled=False):
+    with full_precision(cells):
         similar = torch.einsum("bdhw,kd->bkhw", cells, prototypes.vectors.detach())
     logits = similar / temperature
     # A finite value: a row without any known prototype must not become NaN.

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss.losses.precision import full_precision
+
 
 class Groups(NamedTuple):
     """J groups of each of M sets in each of B images.
@@ -56,7 +58,7 @@ def spherical_groups(
     Returns:
         float32; no gradient.
     """
-    with torch.autocast(features.device.type, enabled=False):
+    with full_precision(features):
         cells, member = features.float(), membership(sets, count)
         used = torch.where(member.sum(2) >= least * groups, groups, 1)  # (B, M)
         numbers = torch.arange(groups, device=sets.device)

@@ -13,8 +13,8 @@ implementation has of the paper, so that beyond the four points above everything
 ours, each a parameter:
 
 - Batches are groups of images that share a class, drawn by inverse-root frequency.
-- Pseudo labels: CAMs and graph maps averaged, refined by the colours of the image (PAMR), two
-  thresholds.
+- Pseudo labels: CAMs and graph maps averaged, refined by the colours of the image (PAMR or PAR),
+  two thresholds.
 - PGCL: three spherical k-means groups per class and image; half the anchors are the least typical
   cells, half random; positives come from other images where there are any.
 - SGCL: nodes are CAM-weighted means of projected features; edges to the nearest nodes of other
@@ -29,7 +29,7 @@ ours, each a parameter:
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +52,7 @@ from wsss.losses.group_contrast import (
     largest_sets,
     purity,
 )
+from wsss.losses.precision import full_precision
 from wsss.losses.spherical_kmeans import spherical_groups
 from wsss.methods.base import Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
@@ -66,7 +67,8 @@ from wsss.models.graph import (
     propagation,
 )
 from wsss.models.largefov import LargeFov
-from wsss.refine.pamr import DILATIONS, pamr_weights, refine_by_weights
+from wsss.refine.local import DILATIONS, neighbour_weights, refine_locally
+from wsss.refine.pamr import pamr_weights
 
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -92,10 +94,10 @@ class DscParams(MethodParams):
     coupling: bool = True  # graph maps take part
     high: Fraction = 0.55  # AFA; surely a class above
     low: Fraction = 0.25  # AFA: 0.25 to 0.35; surely background below
-    refine: Literal["pamr", "none"] = "pamr"
-    refine_iterations: Annotated[int, Field(ge=0)] = 10  # PAMR
-    refine_dilations: list[Count] = Field(min_length=1, default=list(DILATIONS))  # PAMR
-    refine_scale: Positive = 0.1  # PAMR
+    refine: Literal["pamr", "par", "none"] = "pamr"
+    refine_iterations: Annotated[int, Field(ge=0)] = 10  # PAMR, PAR
+    refine_dilations: list[Count] = Field(min_length=1, default=list(DILATIONS))  # PAMR, PAR
+    refine_scale: Positive = 0.1  # PAMR; PAR: 0.3
     mask_stride: Count = 2  # px of the crop per cell of the pseudo labels
 
     # Pixel-wise group contrast
@@ -169,6 +171,7 @@ class DscNet(Method):
     )
     Params = DscParams
     couples_batch = True
+    seed_kinds: ClassVar[tuple[str, ...]] = ("cam", "decoder")
     params: DscParams
     queue_vectors: Tensor
     queue_valid: Tensor
@@ -222,6 +225,12 @@ class DscNet(Method):
         logits: Tensor = self.seg_head(self.backbone(images)[-1])
         return logits
 
+    def seeds(self, kind: str | None) -> Callable[[Tensor], Tensor]:
+        """CAMs (``cam``), or the probabilities of the segmentation head (``decoder``)."""
+        if kind == "decoder":
+            return lambda images: self.segment(images).softmax(1)[:, 1:]
+        return super().seeds(kind)
+
     # Training
 
     def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:  # noqa: ARG002
@@ -265,7 +274,7 @@ class DscNet(Method):
         """Make the graph of a batch and refine its nodes."""
         p = self.params
         embedded = self.embed(features).float()
-        with torch.autocast(embedded.device.type, enabled=False):
+        with full_precision(embedded):
             nodes = node_features(present_peaks(cam.detach(), label), embedded)
             links = edges(nodes, label, p.graph_neighbours, p.edge_temperature, p.together)
             refined = self.gcn(nodes, propagation(links, label))
@@ -276,17 +285,20 @@ class DscNet(Method):
         p, label, images = self.params, batch["label"].float(), batch["image"]
         maps = present_peaks(cam.detach(), label)
         if graph is not None:
-            with torch.autocast(cam.device.type, enabled=False):
+            with full_precision(cam):
                 found = cosine_maps(graph.embedded.detach(), graph.refined.detach()).relu()
             found = found - found.amin((2, 3), keepdim=True)
             maps = (maps + present_peaks(found, label)) / 2
         grid = [-(-length // p.mask_stride) for length in images.shape[2:]]
         maps = _resize(maps, grid)
+        if p.refine == "none":
+            return maps
+        colours = _resize(images.float(), grid, antialias=True)
         if p.refine == "pamr":
-            colours = _resize(images.float(), grid, antialias=True)
             weights = pamr_weights(colours, p.refine_dilations, p.refine_scale)
-            maps = refine_by_weights(maps, weights, p.refine_iterations, p.refine_dilations)
-        return maps
+        else:
+            weights = neighbour_weights(colours, "par", p.refine_dilations, scale=p.refine_scale)
+        return refine_locally(maps, weights, p.refine_iterations, p.refine_dilations)
 
     def _masks(self, soft: Tensor, grid: Sequence[int], batch: Batch) -> Tensor:
         """Pseudo labels (B, *grid) int64."""
@@ -323,7 +335,7 @@ class DscNet(Method):
     ) -> dict[str, Tensor]:
         """SGCL between two views, and what keeps the graph semantic."""
         p = self.params
-        with torch.autocast(label.device.type, enabled=False):
+        with full_precision(label):
             one, two = (self._view(graph, label, keys, number) for number in (0, 1))
             contrast = graph_contrast(one, two, label, weights, p.graph_temperature)
             terms = {"sgcl": p.graph_weight * contrast}

@@ -31,8 +31,8 @@ ours, each a parameter:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Annotated, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -52,7 +52,7 @@ from wsss.losses.region_contrast import (
 )
 from wsss.methods.base import Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
-from wsss.models.dropout import KeyedDropout, set_keys
+from wsss.models.dropout import KeyedDropout, keys_of_pass, set_keys
 from wsss.models.teacher import follow, ramped, teacher_of
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -149,6 +149,7 @@ class Pss(Method):
     )
     Params = PssParams
     couples_batch = True
+    seed_kinds: ClassVar[tuple[str, ...]] = ("main", "support")
     params: PssParams
     vectors: Tensor
     known: Tensor
@@ -167,6 +168,12 @@ class Pss(Method):
         (B, width, h, w)."""
         features, cam = self.head(self.backbone(images)[-1])
         return Output(cam.mean((2, 3)), cam, features)
+
+    def seeds(self, kind: str | None) -> Callable[[Tensor], Tensor]:
+        """CAMs of MainNet (``main``) or of its average (``support``)."""
+        if kind == "support":
+            return lambda images: self.support(images)[1].relu()
+        return super().seeds(kind)
 
     def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:  # noqa: ARG002
         """Classification, regional contrast and multi-scale attention, each with its weight.
@@ -244,7 +251,7 @@ class Pss(Method):
             if scale == 1:
                 maps = cam[:count]
             else:
-                set_keys(self, _keys_of_pass(batch["key"][:count], number + 1))
+                set_keys(self, keys_of_pass(batch["key"][:count], number + 1))
                 maps = self(self._scaled(images[:count], scale)).cam.float()
             own.append(_resize(maps.relu(), grid))
         theirs = [_resize(one[:count], grid) for one in support.cams]
@@ -257,11 +264,6 @@ class Pss(Method):
 
 def _resize(maps: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
-
-
-def _keys_of_pass(keys: Tensor, number: int) -> Tensor:
-    """Other (B,) keys for a further pass, so that it does not drop the same values."""
-    return keys ^ (number * 0x5851F42D)
 
 
 METHOD = Pss
