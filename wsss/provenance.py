@@ -1,7 +1,8 @@
 """Which of our own source files a stage consists of, and their hash.
 
 Found by reading imports, without running anything: a stage's module, what it imports from this
-package (inside functions, and by names in registries, too), and so on. Snakemake gets the hash
+package (inside functions, and by names in registries, too), and so on; with each module the data
+files beside it that it names. Snakemake gets the hash
 as a parameter of the rule, so that a code edit reruns exactly the stages that contain it.
 """
 
@@ -16,13 +17,15 @@ from pathlib import Path
 PACKAGE = "wsss"
 _SOURCE = Path(__file__).parent
 # The resolver only produces values, and those are parameters of each rule already; the command
-# line and the records of what a job cost cannot change a result.
+# line, the records of what a job cost and those who are told of it cannot change a result.
 _NEUTRAL = (
     "wsss.config",
     "wsss.cli",
     "wsss.cli_help",
     "wsss.commands",
     "wsss.runrecord",
+    "wsss.runcurve",
+    "wsss.tracking",
     "wsss.paths",
     "wsss.provenance",
 )
@@ -106,6 +109,18 @@ def stage_modules(stage: str, method: str, layout: str | None = None) -> list[st
     return closure(*modules)
 
 
+@cache
+def data_files(source: Path) -> tuple[Path, ...]:
+    """Return the files beside a module's that it names in strings, such as a page's template."""
+    names = {
+        node.value
+        for node in ast.walk(ast.parse(source.read_bytes()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    beside = (found for found in source.parent.iterdir() if found.suffix != ".py")
+    return tuple(sorted(found for found in beside if found.name in names and found.is_file()))
+
+
 def code_hash(stage: str, method: str, layout: str | None = None) -> str:
     """Return the hash of a stage's own source."""
     digest = hashlib.blake2b(digest_size=8)
@@ -114,4 +129,7 @@ def code_hash(stage: str, method: str, layout: str | None = None) -> str:
         assert path is not None
         digest.update(f"{module}\n".encode())
         digest.update(path.read_bytes())
+        for beside in data_files(path):
+            digest.update(f"{beside.name}\n".encode())
+            digest.update(beside.read_bytes())
     return digest.hexdigest()

@@ -69,8 +69,8 @@ def test_scores_become_the_ids_of_their_classes(params: CrfParams | None) -> Non
 
 def test_no_iterations_are_no_crf(tiny_params: Params) -> None:
     config = tiny_params.base.crf
-    assert optional_crf(config) == CrfParams(10, 1, 3, 67, 3, 4)
-    assert optional_crf(config.model_copy(update={"iterations": 0})) is None
+    assert optional_crf(config, 7) == CrfParams(10, 1, 3, 67, 3, 4)
+    assert optional_crf(config.model_copy(update={"iterations": 0}), 7) is None
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 7, 12])

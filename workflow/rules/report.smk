@@ -111,3 +111,27 @@ rule compare:
         code=code("compare"),
     shell:
         f"wsss compare --params {RESOLVED} --log {{log}} > /dev/null"
+
+
+rule report:
+    input:
+        MANIFEST,
+        compared,
+        drawn,
+    output:
+        report(
+            f"{ROOT}/report.html",
+            caption="../report/report.rst",
+            category="Report",
+        ),
+    log:
+        f"{ROOT}/logs/report.log",
+    conda:
+        "../../envs/wsss.yaml"
+    threads: pool_threads
+    params:
+        described=lambda wildcards: json.dumps(described(PARAMS), sort_keys=True),
+        config=keys("report"),
+        code=code("report"),
+    shell:
+        f"wsss report --params {RESOLVED} --log {{log}} > /dev/null"

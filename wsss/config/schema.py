@@ -90,6 +90,18 @@ class Resources(Section):
     shards: Shards
 
 
+class Tracking(Section):
+    """How results are published to MLflow; never changes one."""
+
+    mlflow: bool
+    live: bool
+    uri: Annotated[str, Field(min_length=1)]
+    artifacts: Annotated[str, Field(min_length=1)]
+    pictures: Natural
+    models: bool
+    timeout: Positive
+
+
 class Splits(Section):
     """Which list plays which role; several names are united."""
 
@@ -178,7 +190,7 @@ class Training(Section):
     scale: Sizes | None
     flip: bool
     jitter: Annotated[list[NonNegative], Field(min_length=4, max_length=4)]
-    optimizer: Literal["sgd", "adamw"]
+    optimizer: Literal["sgd", "adam", "adamw"]
     lr: Positive
     head_lr: Positive
     bias_lr: Positive
@@ -223,6 +235,7 @@ class Cam(Section):
     flip: bool
     batch: Count
     stride: Count
+    maps: str | None
     threshold: Fraction | Literal["tune"]
 
 
@@ -242,6 +255,13 @@ class Crf(Section):
     bilateral_sxy: Positive
     bilateral_srgb: Positive
     bilateral_weight: NonNegative
+
+
+class PredictionCrf(Crf):
+    """The CRF of predictions. ``confidence``: its unary is the best class of each pixel, right
+    with this probability; null: the scores themselves."""
+
+    confidence: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)] | None
 
 
 class Seeds(Section):
@@ -311,13 +331,33 @@ class Rates(Section):
     deeplabv3plus: Annotated[list[Count], Field(min_length=1)]
 
 
+class BiFpn(Section):
+    """The pyramid of the segmentation network ``bifpn``."""
+
+    layers: Count
+    literal: bool
+
+
+class Boundary(Section):
+    """BEACON, see :class:`wsss.losses.boundary_contrast.BoundaryContrast`."""
+
+    weight: Positive
+    step: Count
+    points: Count
+    least: Count
+    share: Fraction
+    sharpness: Positive
+    literal: bool
+
+
 class Segment(Training):
     """Training of the segmentation network."""
 
     checkpoint: Checkpoint | None
-    net: Literal["largefov", "deeplabv2", "deeplabv3plus"]
+    net: Literal["largefov", "deeplabv2", "deeplabv3plus", "bifpn"]
     loss: Literal["ce", "balanced"]
-    labels: Literal["hard", "soft"]
+    boundary: Boundary | None
+    labels: Literal["hard", "soft", "both"]
     label_stride: Count
     ignore_below: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
     msc: Scales | None
@@ -327,7 +367,16 @@ class Segment(Training):
     dilation: Count
     rates: Rates
     separable: bool
+    bifpn: BiFpn
     dropout: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
+
+    @model_validator(mode="after")
+    def _one_scale(self) -> Self:
+        if self.boundary and self.msc:
+            raise ValueError(
+                "boundary and msc cannot both be set: boundaries are those of one scale"
+            )
+        return self
 
 
 class Predict(Section):
@@ -348,6 +397,17 @@ class Evaluate(Section):
     box_min_area: Fraction
 
 
+class Report(Section):
+    """What the page of the report shows."""
+
+    images: Natural
+    thumbnail: Annotated[int, Field(ge=32, le=1024)]
+    sheet: Natural
+    bootstrap: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)]
+    seed: Natural
+
+
 class Config(Section):
     """One variant, resolved."""
 
@@ -355,6 +415,7 @@ class Config(Section):
     run: Run
     compute: Compute
     resources: Resources
+    tracking: Tracking
     data: Data
     road: Road
     method: Method
@@ -369,8 +430,9 @@ class Config(Section):
     pseudo: Pseudo
     segment: Segment
     predict: Predict
-    crf: Crf
+    crf: PredictionCrf
     evaluate: Evaluate
+    report: Report
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:
