@@ -53,6 +53,8 @@ def trainings(config: Config) -> dict[str, Training]:
     """The trainings that a variant's road takes."""
     if config.road == "supervised":
         return {"segment": config.segment}
+    if config.road == "single-stage":
+        return {"classify": config.classify}
     refined: dict[str, dict[str, Training]] = {
         "affinitynet": {"affinity": config.affinity},
         "irnet": {"irnet": config.irnet},
@@ -112,6 +114,10 @@ def test_a_recipe_states_every_number_of_its_trainings(preset: Preset) -> None:
 @pytest.mark.parametrize("preset", RECIPES, ids=NAMES)
 def test_segmentation_trains_the_published_number_of_iterations(preset: Preset) -> None:
     config = config_of(preset)
+    if config.road == "single-stage":
+        assert config.method.name == "rtc"
+        assert IMAGES["voc"] // config.classify.batch * config.classify.epochs == 33_050
+        return
     dataset = config.run.dataset
     steps = IMAGES[dataset] // config.segment.batch * config.segment.epochs
     assert steps == pytest.approx({"voc": 20_000, "coco": 100_000}[dataset], rel=0.02)
@@ -137,6 +143,12 @@ def test_published_numbers() -> None:
     assert (irn.seeds.label_crf.bilateral_sxy, irn.seeds.label_crf.bilateral_srgb) == (50, 5)
     assert (irn.walk.beta, irn.walk.radius, irn.walk.background_threshold) == (10, 5, 0.25)
     assert irn.cam.threshold == 0.15
+    rtc = recipe("rtc-voc")
+    assert (rtc.classify.epochs, rtc.classify.batch, rtc.classify.lr) == (25, 8, 0.01)
+    assert (rtc.classify.crop, rtc.classify.long_side) == (448, [448, 768])
+    assert rtc.method.params == {"view_size": 128, "dilation": 12}
+    assert (rtc.crf.confidence, rtc.crf.bilateral_sxy, rtc.crf.bilateral_srgb) == (0.7, 50, 5)
+    assert sorted(rtc.predict.scales) == [0.5, 1, 1.5, 2]
 
 
 def test_coco_differs_from_voc_in_data_and_length_alone() -> None:
@@ -177,7 +189,7 @@ def test_its_backbones_exist_and_freeze_as_it_says(name: str) -> None:
         assert weights == expected, stage
 
 
-@pytest.mark.parametrize("name", ["irnet-voc", "psa-coco", "supervised-deeplabv2-voc"])
+@pytest.mark.parametrize("name", ["irnet-voc", "psa-coco", "supervised-deeplabv2-voc", "rtc-voc"])
 def test_snakemake_plans_it(name: str, tmp_path: Path) -> None:
     top = tmp_path / "top.yaml"
     top.write_text(yaml.safe_dump({"run": {"results": str(tmp_path / "results")}}))

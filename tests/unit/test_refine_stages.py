@@ -8,7 +8,7 @@ import pytest
 from wsss.artifacts import Entry
 from wsss.config import Params
 from wsss.data.manifest import Item
-from wsss.refine.crf import CrfParams
+from wsss.refine.crf import CrfParams, LabelCrf
 from wsss.stages.crf import optional_crf, refine
 from wsss.stages.refining import Job, take_shard
 from wsss.stages.seeds import alpha_seeds, class_ids, label_seeds
@@ -71,6 +71,11 @@ def test_no_iterations_are_no_crf(tiny_params: Params) -> None:
     config = tiny_params.base.crf
     assert optional_crf(config, 7) == CrfParams(10, 1, 3, 67, 3, 4)
     assert optional_crf(config.model_copy(update={"iterations": 0}), 7) is None
+
+
+def test_a_confidence_makes_it_a_crf_of_labels(tiny_params: Params) -> None:
+    config = tiny_params.base.crf.model_copy(update={"confidence": 0.7})
+    assert optional_crf(config, 7) == LabelCrf(CrfParams(10, 1, 3, 67, 3, 4), 0.7, 7)
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 7, 12])
