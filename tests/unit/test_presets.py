@@ -53,6 +53,8 @@ def trainings(config: Config) -> dict[str, Training]:
     """The trainings that a variant's road takes."""
     if config.road == "supervised":
         return {"segment": config.segment}
+    if config.road == "single-stage":
+        return {"classify": config.classify}
     refined: dict[str, dict[str, Training]] = {
         "affinitynet": {"affinity": config.affinity},
         "irnet": {"irnet": config.irnet},
@@ -103,8 +105,9 @@ def test_a_recipe_states_every_number_of_its_trainings(preset: Preset) -> None:
     stated |= {"momentum", "weight_decay", "schedule", "power", "warmup"}
     for stage, training in trainings(config_of(preset)).items():
         assert stated <= set(top[stage]), (stage, stated - set(top[stage]))
-        assert training.optimizer == "sgd"
-        assert training.warmup == 0
+        vision = config_of(preset).method.name == "mcc"
+        assert training.optimizer == ("adamw" if vision else "sgd")
+        assert training.warmup == (0.075 if vision else 0)
         assert training.ema is None
         assert training.clip is None
 
@@ -112,6 +115,10 @@ def test_a_recipe_states_every_number_of_its_trainings(preset: Preset) -> None:
 @pytest.mark.parametrize("preset", RECIPES, ids=NAMES)
 def test_segmentation_trains_the_published_number_of_iterations(preset: Preset) -> None:
     config = config_of(preset)
+    if config.method.name == "mcc":
+        steps = IMAGES["voc"] // config.classify.batch * config.classify.epochs
+        assert steps == pytest.approx(20_000, rel=0.06)  # the nearest number of whole epochs
+        return
     dataset = config.run.dataset
     steps = IMAGES[dataset] // config.segment.batch * config.segment.epochs
     assert steps == pytest.approx({"voc": 20_000, "coco": 100_000}[dataset], rel=0.02)
@@ -137,6 +144,24 @@ def test_published_numbers() -> None:
     assert (irn.seeds.label_crf.bilateral_sxy, irn.seeds.label_crf.bilateral_srgb) == (50, 5)
     assert (irn.walk.beta, irn.walk.radius, irn.walk.background_threshold) == (10, 5, 0.25)
     assert irn.cam.threshold == 0.15
+    for name in ("mcc-voc", "toco-voc"):
+        one = recipe(name)
+        assert (one.classify.lr, one.classify.head_lr, one.classify.weight_decay) == (
+            6e-5,
+            10,
+            0.01,
+        )
+        assert (one.classify.crop, one.classify.scale) == (448, [0.5, 2.0])
+        assert (one.crf.bilateral_sxy, one.crf.bilateral_srgb, one.crf.gaussian_weight) == (
+            121,
+            5,
+            1,
+        )
+        assert one.cam.threshold == 0.5
+    # Nothing of the demo's small network is among the papers' parameters.
+    assert recipe("mcc-voc").method.params == {"energy_cells": 12544}
+    crops = {"locals": "crops", "local_size": 96, "region_main_start": 1.0, "energy_cells": 12544}
+    assert recipe("toco-voc").method.params == crops
 
 
 def test_coco_differs_from_voc_in_data_and_length_alone() -> None:
@@ -177,7 +202,7 @@ def test_its_backbones_exist_and_freeze_as_it_says(name: str) -> None:
         assert weights == expected, stage
 
 
-@pytest.mark.parametrize("name", ["irnet-voc", "psa-coco", "supervised-deeplabv2-voc"])
+@pytest.mark.parametrize("name", ["irnet-voc", "psa-coco", "supervised-deeplabv2-voc", "mcc-voc"])
 def test_snakemake_plans_it(name: str, tmp_path: Path) -> None:
     top = tmp_path / "top.yaml"
     top.write_text(yaml.safe_dump({"run": {"results": str(tmp_path / "results")}}))
