@@ -14,10 +14,12 @@ from wsss.report.agreement import (
     Facts,
     Sources,
     agreement,
+    contradictions,
     found_classes,
     image_agreement,
     joint,
     summarise,
+    tagged_ids,
     unsure,
 )
 
@@ -95,6 +97,21 @@ def test_the_least_confident_come_first() -> None:
     found.append(Facts("e", {}, (), None))
     assert [one.id for one in unsure(found, 3)] == ["c", "b", "d"]
     assert len(unsure(found, 9)) == 4
+
+
+def test_predictions_that_contradict_their_tags_are_listed() -> None:
+    manifest = data(("cat",), ("cat", "dog"), ("cat",), ("dog",), ())
+    items = {item.id: item for item in manifest.items}
+    shown = {"i0": {1}, "i1": {1}, "i2": {2}, "i3": set[int](), "i4": {1}}
+    found = [Facts(name, {"prediction": frozenset(p)}, (), 0.5) for name, p in shown.items()]
+    found.append(Facts("i0", {}, (), None))  # not predicted: nothing to say
+    entries = contradictions(found, tagged_ids(manifest, items))
+    assert [(one.id, missed, more) for one, missed, more in entries] == [
+        ("i2", [1], [2]),
+        ("i1", [2], []),
+        ("i3", [2], []),
+        ("i4", [], [1]),
+    ]
 
 
 def test_stores_give_the_same_in_any_number_of_processes(tiny_raw: dict[str, Any]) -> None:

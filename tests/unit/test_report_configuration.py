@@ -10,7 +10,7 @@ import yaml
 from tests.made_results import params_of
 from wsss.config import Params, stage_params
 from wsss.pictures.choice import ranked
-from wsss.report.blocks import Code, Fold, Table
+from wsss.report.blocks import Code, Fold, Legend, Table
 from wsss.report.configuration import (
     blocks,
     described,
@@ -73,12 +73,15 @@ def test_a_variant_shows_what_its_stages_read_and_nothing_else(tiny_raw: dict[st
 
 def test_differences_come_first(tiny_raw: dict[str, Any]) -> None:
     params = params_of(tiny_raw)
-    _, differing, common, complete = blocks(described(params))
+    _, legend, differing, common, complete = blocks(described(params))
+    assert isinstance(legend, Legend)
     assert isinstance(differing, Table)
     rows = {
         str(row[0]): [getattr(cell, "text", cell) for cell in row[1:]] for row in differing.rows
     }
     assert rows["refine.method"] == ["none", "irnet", "–"]
+    # Keys that only some variants read are no difference.
+    assert not [key for key in rows if key.startswith("irnet.")]
     assert rows["road"] == ["two-stage", "two-stage", "supervised"]
     assert isinstance(common, Fold)
     (code,) = common.blocks

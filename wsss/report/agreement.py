@@ -129,7 +129,7 @@ def summarise(manifest: Manifest, items: dict[str, Item], facts: list[Facts]) ->
         for a, b, pixels in one.cells:
             matrix[a, b] += pixels
     layers = tuple(layer for layer in _LAYERS if any(layer in one.present for one in facts))
-    tags = {one.id: {c + 1 for c in manifest.present(items[one.id])} for one in facts}
+    tags = tagged_ids(manifest, items)
     classes = [_class(manifest, c, tags, facts, layers, matrix) for c in range(1, n)]
     total = int(matrix.sum())
     ious = [value for c in range(n) if (value := _iou(matrix, c)) is not None]
@@ -171,6 +171,26 @@ def unsure(facts: list[Facts], count: int) -> list[Facts]:
     """The ``count`` images of lowest confidence, lowest first; equals go by id."""
     known = [one for one in facts if one.confidence is not None]
     return sorted(known, key=lambda one: (one.confidence or 0.0, one.id))[:count]
+
+
+def contradictions(
+    facts: list[Facts], tags: dict[str, set[int]]
+) -> list[tuple[Facts, list[int], list[int]]]:
+    """Images whose prediction contradicts their tags: class ids tagged but not predicted, and
+    predicted but not tagged. Most contradictions first; equals go by id."""
+    found = []
+    for one in facts:
+        if "prediction" in one.present:
+            predicted = one.present["prediction"]
+            missed, untagged = sorted(tags[one.id] - predicted), sorted(predicted - tags[one.id])
+            if missed or untagged:
+                found.append((one, missed, untagged))
+    return sorted(found, key=lambda entry: (-len(entry[1]) - len(entry[2]), entry[0].id))
+
+
+def tagged_ids(manifest: Manifest, items: dict[str, Item]) -> dict[str, set[int]]:
+    """The class ids 1..C of every image's tags."""
+    return {name: {c + 1 for c in manifest.present(item)} for name, item in items.items()}
 
 
 def image_agreement(one: Facts) -> float | None:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from wsss.config import Config, Params, stage_params
-from wsss.report.blocks import Block, Cell, Code, Fold, Section, Table, Text
+from wsss.report.blocks import Block, Code, Fold, Legend, Section, Table, Text
 from wsss.report.comparison import ABSENT
 from wsss.stages.evaluations import stage_of, wanted
 
@@ -67,8 +67,12 @@ def blocks(values: Mapping[str, Mapping[str, Any]]) -> list[Block]:
     """Differences, common keys, and every variant's own complete list."""
     variants = list(values)
     keys = sorted({key for found in values.values() for key in found})
-    differing = [key for key in keys if len({_shown(values[v], key) for v in variants}) > 1]
-    common = {key: values[variants[0]][key] for key in keys if key not in differing}
+    differing = [key for key in keys if len(_values(values, key)) > 1]
+    common = {
+        key: next(found[key] for found in values.values() if key in found)
+        for key in keys
+        if key not in differing
+    }
     result: list[Block] = [
         Text(
             "The values that the stages of each variant read, resolved. A dash: no stage of that "
@@ -76,25 +80,26 @@ def blocks(values: Mapping[str, Mapping[str, Any]]) -> list[Block]:
         )
     ]
     if differing:
-        result.append(
-            Table(
-                "Keys in which the variants differ",
-                ["key", *variants],
-                [[key, *(Cell(_shown(values[v], key)) for v in variants)] for key in differing],
-                numbers=False,
-            )
-        )
+        caption = "Keys that are read with different values"
+        rows = [[key, *(_shown(values[v], key) for v in variants)] for key in differing]
+        table = Table(caption, ["key", *variants], rows, numbers=False, keyed=True)
+        result += [Legend(variants), table]
     elif len(variants) > 1:
         result.append(Text("The variants do not differ in any key that they read."))
-    title = "The same for all variants" if len(variants) > 1 else "All keys"
+    title = "The same wherever they are read" if len(variants) > 1 else "All keys"
     result.append(Fold(f"{title} ({len(common)} keys)", [Code(nested_yaml(common))]))
-    if differing:
+    if len(variants) > 1:
         complete = [
             Fold(f"{variant} ({len(found)} keys)", [Code(nested_yaml(found))])
             for variant, found in values.items()
         ]
         result.append(Fold("Each variant, complete", complete))
     return result
+
+
+def _values(values: Mapping[str, Mapping[str, Any]], key: str) -> set[str]:
+    """The different values that a key is read with."""
+    return {plain(found[key]) for found in values.values() if key in found}
 
 
 def _shown(values: Mapping[str, Any], key: str) -> str:

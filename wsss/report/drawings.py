@@ -119,7 +119,7 @@ def curves_plot(
             )
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
-        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=labels[0] == "step"))
         axes.yaxis.set_major_locator(MaxNLocator(6))
 
     return draw(name, paint)
@@ -133,7 +133,11 @@ def cost_bars(name: str, rows: Sequence[Cost]) -> tuple[str, list[tuple[str, int
     leading = sorted(totals, key=lambda stage: (-totals[stage], stage))[:_COST_STAGES]
     order = [stage for stage in totals if stage in leading]
     kinds = [*order, *(["others"] if len(totals) > len(order) else [])]
-    variants = list(dict.fromkeys(row.variant for row in rows))
+    spent: dict[str, float] = {}
+    for row in rows:
+        spent[row.variant] = spent.get(row.variant, 0) + row.seconds
+    # What takes no time to speak of gets no empty line.
+    variants = [v for v in spent if spent[v] >= max(spent.values()) / 500]
 
     def paint(axes: Axes) -> None:
         starts = dict.fromkeys(variants, 0.0)

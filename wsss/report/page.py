@@ -10,6 +10,7 @@ from wsss.report import configuration
 from wsss.report.blocks import Section
 from wsss.report.curves import threshold_section, training_section
 from wsss.report.examples import example_section
+from wsss.report.intervals import interval_section
 from wsss.report.overview import overview_section, summary
 from wsss.report.palette import DARK, LIGHT
 from wsss.report.results import Results
@@ -18,7 +19,6 @@ from wsss.report.sections import (
     comparison_section,
     confusion_section,
     cost_section,
-    interval_section,
 )
 from wsss.report.thumbs import Thumbs
 from wsss.report.unscored import unscored_sections

@@ -11,7 +11,9 @@ from wsss.report.agreement import (
     Agreement,
     Sources,
     agreement,
+    contradictions,
     image_agreement,
+    tagged_ids,
     unsure,
 )
 from wsss.report.blocks import (
@@ -52,7 +54,7 @@ def unscored_sections(results: Results, thumbs: Thumbs, processes: int) -> list[
     if not found:
         return [Section("agreement", "Agreement", [Text("Nothing has been predicted yet.")])]
     return [
-        _agreement_section(found),
+        _agreement_section(results, found, {item.id: item for item in items}),
         _unsure_section(results, thumbs, found, {item.id: item for item in items}),
         _sheet_section(results, thumbs, items),
     ]
@@ -73,7 +75,9 @@ def _sources(results: Results, variant: str, seed: int) -> Sources:
     )
 
 
-def _agreement_section(found: dict[str, Agreement]) -> Section:
+def _agreement_section(
+    results: Results, found: dict[str, Agreement], items: dict[str, Item]
+) -> Section:
     about = (
         "This data has no ground truth, so nothing here is accuracy: it tells where tags, seeds, "
         "pseudo masks and predictions contradict each other. A class counts as found in an image "
@@ -94,8 +98,9 @@ def _agreement_section(found: dict[str, Agreement]) -> Section:
     caption = "Pseudo masks against predictions of the same images"
     blocks.append(Table(caption, headings, overall, notes))
     for name, one in found.items():
-        table = _class_table(one)
-        blocks.append(table if len(found) == 1 else Fold(name, [table], open=len(blocks) == 2))
+        tables = [_class_table(one), *_contradictions(results, one, items)]
+        folded = [Fold(name, tables, open=len(blocks) == 2)]
+        blocks += tables if len(found) == 1 else folded
     return Section("agreement", "Agreement", blocks)
 
 
@@ -121,6 +126,24 @@ def _class_table(one: Agreement) -> Table:
     return Table("Per class: share of its tagged images in which it is found", headings, rows)
 
 
+def _contradictions(results: Results, one: Agreement, items: dict[str, Item]) -> list[Table]:
+    """Images to look at, because their prediction contradicts their tags."""
+    entries = contradictions(one.facts, tagged_ids(results.manifest, items))
+    if not entries:
+        return []
+
+    def names(ids: list[int]) -> str:
+        return ", ".join(results.classes[c] for c in ids) or ABSENT
+
+    rows = [[fact.id, names(missed), names(more)] for fact, missed, more in entries[:_LISTED]]
+    caption = (
+        f"Predictions that contradict their tags: {len(rows)} of {len(entries)} such images, "
+        f"of {len(one.facts)} in all"
+    )
+    headings = ["image", "tagged, not predicted", "predicted, not tagged"]
+    return [Table(caption, headings, rows, numbers=False)]
+
+
 def _share(value: float | None) -> str:
     return ABSENT if value is None else f"{100 * value:.1f}"
 
@@ -131,7 +154,8 @@ def _unsure_section(
     blocks: list[Block] = [
         Text(
             "Confidence: the mean over an image's pixels of the highest class probability of the "
-            "prediction at all scales, before the CRF. Look at these images first."
+            "prediction at all scales, before the CRF. A network may be sure of a background that "
+            "is none: see also the predictions that contradict their tags."
         )
     ]
     for name, one in found.items():

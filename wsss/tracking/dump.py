@@ -43,8 +43,8 @@ def _run(store: Store, run: Run, keys: dict[str, str]) -> dict[str, Any]:
         "metrics": {name: _history(store, run_id, name) for name in sorted(run.data.metrics)},
         "tags": {name: _named(text, keys) for name, text in sorted(run.data.tags.items())},
         "inputs": sorted(_input(given) for given in run.inputs.dataset_inputs),
-        "files": _files(store, f"runs:/{run_id}"),
-        "models": [_files(store, f"models:/{made.model_id}") for made in run.outputs.model_outputs],
+        "files": _run_files(store, run_id),
+        "models": [_model_files(store, made.model_id) for made in run.outputs.model_outputs],
     }
 
 

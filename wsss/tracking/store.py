@@ -93,7 +93,11 @@ def _open(uri: str, artifacts: str) -> Store:
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    given = os.environ.get(URI)
     mlflow.set_tracking_uri(uri)
+    # It also changes the environment, where the next store would take it for the user's wish.
+    if given is None:
+        os.environ.pop(URI, None)
     mlflow.set_registry_uri(uri)
     client = mlflow.MlflowClient(uri)
     client.search_experiments(max_results=1)
