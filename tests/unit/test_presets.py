@@ -109,7 +109,9 @@ def test_a_recipe_states_every_number_of_its_trainings(preset: Preset) -> None:
         stated = always | ({"momentum"} if training.optimizer == "sgd" else set())
         stated |= {"power"} if training.schedule == "poly" else set()
         assert stated <= set(top[stage]), (stage, stated - set(top[stage]))
-        assert training.warmup == 0
+        vision = config_of(preset).method.name == "mcc"
+        assert training.optimizer == "adamw" or not vision
+        assert training.warmup == (0.075 if vision else 0)
         assert training.ema is None
 
 
@@ -180,6 +182,24 @@ def test_the_numbers_of_muscle() -> None:
     assert (crf.bilateral_srgb, crf.bilateral_weight) == (10, 10)
 
 
+@pytest.mark.parametrize("name", ["mcc-voc", "toco-voc"])
+def test_the_numbers_of_mcc(name: str) -> None:
+    config = recipe(name)
+    training, crf = config.classify, config.crf
+    steps = IMAGES["voc"] // training.batch * training.epochs
+    assert steps == pytest.approx(20_000, rel=0.06)  # the nearest number of whole epochs
+    assert (training.lr, training.head_lr, training.weight_decay) == (6e-5, 10, 0.01)
+    assert (training.crop, training.scale) == (448, [0.5, 2.0])
+    assert (crf.bilateral_sxy, crf.bilateral_srgb, crf.gaussian_weight) == (121, 5, 1)
+    assert config.cam.threshold == 0.5
+
+
+def test_nothing_of_the_demo_is_among_the_parameters_of_mcc() -> None:
+    assert recipe("mcc-voc").method.params == {"energy_cells": 12544}
+    crops = {"locals": "crops", "local_size": 96, "region_main_start": 1.0, "energy_cells": 12544}
+    assert recipe("toco-voc").method.params == crops
+
+
 def test_coco_differs_from_voc_in_data_and_length_alone() -> None:
     for name in ("psa", "irnet"):
         here, there = recipe(f"{name}-voc").model_dump(), recipe(f"{name}-coco").model_dump()
@@ -218,7 +238,9 @@ def test_its_backbones_exist_and_freeze_as_it_says(name: str) -> None:
         assert weights == expected, stage
 
 
-@pytest.mark.parametrize("name", ["irnet-voc", "psa-coco", "supervised-deeplabv2-voc", "rtc-voc"])
+@pytest.mark.parametrize(
+    "name", ["irnet-voc", "psa-coco", "supervised-deeplabv2-voc", "rtc-voc", "mcc-voc"]
+)
 def test_snakemake_plans_it(name: str, tmp_path: Path) -> None:
     top = tmp_path / "top.yaml"
     top.write_text(yaml.safe_dump({"run": {"results": str(tmp_path / "results")}}))
