@@ -26,3 +26,11 @@ include: "workflow/rules/report.smk"
 onstart:
     # Jobs read one file with everything that was laid over params.yaml.
     write_params()
+
+
+onsuccess:
+    publish()
+
+
+onerror:
+    publish()

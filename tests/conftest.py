@@ -12,6 +12,9 @@ import pytest
 # Before torch is loaded: on tiny tensors threads gain nothing, and where other work keeps the
 # cores busy they wait for each other a hundred times longer than they compute.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Workflows that tests run tell nobody, but where a test asks for it.
+os.environ["WSSS_PUBLISH"] = "0"
+os.environ.pop("MLFLOW_TRACKING_URI", None)
 
 from wsss.config import Params
 from wsss.config.resolve import overlay, read_yaml
@@ -55,6 +58,7 @@ TINY: dict[str, Any] = {
     "walk": {"steps": 16},
     "segment": {"epochs": 1, "batch": 4, "crop": 64, "width": 32},
     "predict": {"scales": [1.0]},
+    "report": {"images": 1, "bootstrap": 100},
 }
 
 

@@ -1,7 +1,8 @@
 """Which of our own source files a stage consists of, and their hash.
 
 Found by reading imports, without running anything: a stage's module, what it imports from this
-package (inside functions, and by names in registries, too), and so on. Snakemake gets the hash
+package (inside functions, and by names in registries, too), and so on; with each module the data
+files beside it that it names. Snakemake gets the hash
 as a parameter of the rule, so that a code edit reruns exactly the stages that contain it.
 """
 
@@ -9,19 +10,22 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 PACKAGE = "wsss"
 _SOURCE = Path(__file__).parent
 # The resolver only produces values, and those are parameters of each rule already; the command
-# line and the records of what a job cost cannot change a result.
+# line, the records of what a job cost and those who are told of it cannot change a result.
 _NEUTRAL = (
     "wsss.config",
     "wsss.cli",
     "wsss.cli_help",
     "wsss.commands",
     "wsss.runrecord",
+    "wsss.runcurve",
+    "wsss.tracking",
     "wsss.paths",
     "wsss.provenance",
 )
@@ -56,6 +60,18 @@ def _imports(module: str) -> frozenset[str]:
             continue
         found.update(n for n in names if n.split(".")[0] == PACKAGE and _file(n))
     return frozenset(found)
+
+
+def files_of(modules: Iterable[str]) -> list[str]:
+    """Return the source files of modules, relative to the folder that holds the package."""
+    found = [path for module in modules if (path := _file(module)) is not None]
+    return sorted(path.relative_to(_SOURCE.parent).as_posix() for path in found)
+
+
+def modules_of(files: Iterable[str]) -> list[str]:
+    """Return the modules of source files, the inverse of :func:`files_of`."""
+    names = (file.removesuffix(".py").removesuffix("/__init__") for file in files)
+    return [name.replace("/", ".") for name in names]
 
 
 def _neutral(module: str) -> bool:
@@ -93,6 +109,18 @@ def stage_modules(stage: str, method: str, layout: str | None = None) -> list[st
     return closure(*modules)
 
 
+@cache
+def data_files(source: Path) -> tuple[Path, ...]:
+    """Return the files beside a module's that it names in strings, such as a page's template."""
+    names = {
+        node.value
+        for node in ast.walk(ast.parse(source.read_bytes()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    beside = (found for found in source.parent.iterdir() if found.suffix != ".py")
+    return tuple(sorted(found for found in beside if found.name in names and found.is_file()))
+
+
 def code_hash(stage: str, method: str, layout: str | None = None) -> str:
     """Return the hash of a stage's own source."""
     digest = hashlib.blake2b(digest_size=8)
@@ -101,4 +129,7 @@ def code_hash(stage: str, method: str, layout: str | None = None) -> str:
         assert path is not None
         digest.update(f"{module}\n".encode())
         digest.update(path.read_bytes())
+        for beside in data_files(path):
+            digest.update(f"{beside.name}\n".encode())
+            digest.update(beside.read_bytes())
     return digest.hexdigest()

@@ -19,7 +19,7 @@ from wsss.inference.cam import multi_scale_cam
 from wsss.inference.images import batches_by_size, windows
 from wsss.inference.scales import WINDOW, aligned, grid_of, multi_scale, shard_bounds
 from wsss.inference.segmentation import multi_scale_scores
-from wsss.losses.class_maps import peak_norm
+from wsss.losses.normalisation import divided_by_peak
 
 STRIDE = 8
 SCALES = [0.5, 1.0, 1.5]
@@ -136,7 +136,7 @@ def test_cams_are_sums_divided_by_their_maximum(images: Tensor, flip: bool) -> N
     def network(batch: Tensor) -> Tensor:
         return directed(batch).relu()
 
-    cams = multi_scale_cam(network, images, SCALES, flip, GRID, STRIDE, peak_norm)
+    cams = multi_scale_cam(network, images, SCALES, flip, GRID, STRIDE, divided_by_peak)
     total = torch.stack(explicit(network, images, SCALES, flip)).sum(0)
     torch.testing.assert_close(cams, total / (total.amax((2, 3), keepdim=True) + 1e-5))
     assert cams.shape == (2, 3, *GRID)
@@ -149,7 +149,7 @@ def test_cams_are_sums_divided_by_their_maximum(images: Tensor, flip: bool) -> N
 def test_a_class_without_evidence_stays_at_zero(images: Tensor) -> None:
     silent = torch.tensor([1.0, 0.0, 1.0])[:, None, None]
     cams = multi_scale_cam(
-        lambda b: pooled(b) * silent, images, SCALES, True, GRID, STRIDE, peak_norm
+        lambda b: pooled(b) * silent, images, SCALES, True, GRID, STRIDE, divided_by_peak
     )
     assert (cams[:, 1] == 0).all()
     assert cams[:, 0].max() > 0.99

@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ from wsss.config import Params, stage_params
 from wsss.config.slices import layout_of
 from wsss.errors import UserError
 from wsss.provenance import code_hash
+from wsss.report.configuration import described, stages_run
 from wsss.stages.evaluations import (
     EVALUATIONS,
     stage_of,
@@ -19,12 +21,14 @@ from wsss.stages.evaluations import (
     walk_tuned,
     wanted,
 )
+from wsss.tracking.store import wanted as publishes
 
 try:
     PARAMS = Params(config, "params.yaml and overlays")
     if workflow.is_main_process:
         PARAMS.validate()
     BASE = PARAMS.base
+    SCORED = any(wanted(PARAMS.resolve(name)) for name in BASE.run.variants)
 except UserError as error:
     sys.exit(f"error: {error}")
 
@@ -35,6 +39,23 @@ DATA = f"{ROOT}/data"
 RUN = f"{ROOT}/{{variant}}/seed{{seed}}"
 LOGS = f"{RUN}/logs"
 RESOLVED = f"{BASE.run.results}/{DATASET}/params.yaml"
+# Files that pictures and curves of the report are made from, and the stages that make them.
+SHOWN = {
+    ("classify", "curve.csv"): "classify",
+    ("affinity", "curve.csv"): "affinity",
+    ("irnet", "curve.csv"): "irnet",
+    ("segment", "curve.csv"): "segment",
+    ("cam", "maps.zip"): "cam",
+    ("pseudo", "masks.zip"): "pseudo",
+    ("predict", "masks.zip"): "crf",
+}
+# The same of agreement, where no list has ground truth.
+AGREEING = {
+    ("seeds", "crf.zip"): "seeds_label",
+    ("seeds", "confident.zip"): "seeds_confident",
+    ("seeds", "high.zip"): "seeds_alpha",
+    ("predict", "scores.zip"): "predict",
+}
 MANIFEST = [f"{DATA}/manifest.csv", f"{DATA}/dataset.json"]
 JOB = f"--params {RESOLVED} --variant {{wildcards.variant}} --seed {{wildcards.seed}}"
 
@@ -54,6 +75,20 @@ def write_params():
             temporary.write_text(yaml.safe_dump(PARAMS.raw, sort_keys=False))
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def publish():
+    """Tell MLflow what there is now; the workflow's own outcome does not depend on it."""
+    if not publishes(BASE.tracking):
+        return
+    command = ["wsss", "publish", "--auto", "--params", RESOLVED]
+    try:
+        subprocess.run(command, timeout=BASE.tracking.timeout, check=False)
+    except subprocess.TimeoutExpired:
+        sys.stderr.write(
+            f"warning: publishing took more than {BASE.tracking.timeout:g} s and was "
+            "stopped: `wsss publish` goes on from there\n"
+        )
 
 
 def variant_of(wildcards):
@@ -223,6 +258,19 @@ def compared(wildcards):
     return list(dict.fromkeys(file for run in runs for file in metrics_of(*run)))
 
 
+def drawn(wildcards):
+    """What the report reads besides metrics: curves of trainings, and what pictures show."""
+    shown = SHOWN if SCORED else {**SHOWN, **AGREEING}
+    files = []
+    for name in BASE.run.variants:
+        stages = stages_run(PARAMS.resolve(name))
+        for seed in BASE.run.seeds:
+            job = SimpleNamespace(variant=name, seed=seed)
+            for (folder, file), stage in shown.items():
+                files += made(folder, file)(job) if stage in stages else []
+    return list(dict.fromkeys(files))
+
+
 def targets():
     """Everything that `snakemake` builds by default."""
     files = []
@@ -230,6 +278,7 @@ def targets():
         for seed in BASE.run.seeds:
             run = RUN.format(dataset=DATASET, variant=name, seed=seed)
             files += [f"{run}/predict/masks.zip", *metrics_of(name, seed)]
-    if any(wanted(PARAMS.resolve(name)) for name in BASE.run.variants):
+    files.append(f"{ROOT}/report.html".format(dataset=DATASET))
+    if SCORED:
         files.append(f"{ROOT}/comparison.md".format(dataset=DATASET))
     return list(dict.fromkeys(files))

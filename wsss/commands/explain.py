@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 from wsss.commands.options import add_params
 from wsss.errors import UserError
+from wsss.pictures.choice import spread
 
 if TYPE_CHECKING:
     from wsss.config import Params
     from wsss.data.manifest import Item, Manifest
-    from wsss.paths import Paths
     from wsss.pictures.story import Story
 
     # Generic for type checkers alone.
@@ -77,38 +77,11 @@ def run(args: argparse.Namespace, params: Params) -> None:
 
 
 def _story(args: argparse.Namespace, params: Params) -> Story:
-    from wsss.data.manifest import Manifest
-    from wsss.paths import Paths
-    from wsss.pictures.story import Story
+    from wsss.pictures.opening import open_story
 
     run = params.base.run
     variant = args.variant or run.variants[0]
-    seed = run.seeds[0] if args.seed is None else args.seed
-    config = params.resolve(variant)
-    paths = Paths(Path(run.results), run.dataset, variant, seed, params.owners(variant))
-    if not paths.run.is_dir():
-        raise UserError(f"{paths.run} does not exist: run a stage of this variant and seed first")
-    root = config.data.root
-    manifest = Manifest.load(paths.data, Path(root) if root else None)
-    return Story(
-        manifest,
-        paths,
-        _threshold("cam", config.cam.threshold, paths, manifest),
-        config.walk.background == "threshold",
-        _threshold("walk", config.walk.background_threshold, paths, manifest),
-    )
-
-
-def _threshold(
-    what: str, configured: float | str, paths: Paths, manifest: Manifest
-) -> float | None:
-    """The threshold of the CAMs or of the walk; None if it is yet to be tuned."""
-    from wsss.stages.threshold import operating_point
-
-    if configured != "tune":
-        return float(configured)
-    tuned = paths.metrics(f"{what}_tune").with_suffix(".json")
-    return operating_point("tune", tuned, manifest.data_hash)[0] if tuned.is_file() else None
+    return open_story(params, variant, run.seeds[0] if args.seed is None else args.seed)
 
 
 def find_item(manifest: Manifest, name: str) -> Item:
@@ -134,13 +107,6 @@ def find_item(manifest: Manifest, name: str) -> Item:
     near = difflib.get_close_matches(wanted.stem, [item.id for item in manifest.items], 3)
     hint = f"near it are {', '.join(near)}" if near else f"ids are like {manifest.items[0].id!r}"
     raise UserError(f"no image {name!r} on the manifest: {hint}")
-
-
-def spread(items: list[Item], count: int) -> list[Item]:
-    """``count`` of ``items``, evenly spaced; all if there are no more."""
-    if count >= len(items):
-        return items
-    return [items[(2 * n + 1) * len(items) // (2 * count)] for n in range(count)]
 
 
 def _draw(story: Story, item: Item, out: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wsss.errors import UserError
+from wsss.inference.limits import LONGEST_SIDE
 
 if TYPE_CHECKING:
     from wsss.config.schema import Compute
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from wsss.inference.settings import Inference
     from wsss.inference.tags import Tags
 
-# More pixels than this add time and memory, not detail that networks of 256 to 512 px crops know.
-LONGEST_SIDE = 1024
 _OWN = ("weights", "images", "out", "tags", "tags_csv", "scales", "flip", "crf", "batch")
 
 

@@ -90,6 +90,18 @@ class Resources(Section):
     shards: Shards
 
 
+class Tracking(Section):
+    """How results are published to MLflow; never changes one."""
+
+    mlflow: bool
+    live: bool
+    uri: Annotated[str, Field(min_length=1)]
+    artifacts: Annotated[str, Field(min_length=1)]
+    pictures: Natural
+    models: bool
+    timeout: Positive
+
+
 class Splits(Section):
     """Which list plays which role; several names are united."""
 
@@ -385,6 +397,17 @@ class Evaluate(Section):
     box_min_area: Fraction
 
 
+class Report(Section):
+    """What the page of the report shows."""
+
+    images: Natural
+    thumbnail: Annotated[int, Field(ge=32, le=1024)]
+    sheet: Natural
+    bootstrap: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)]
+    seed: Natural
+
+
 class Config(Section):
     """One variant, resolved."""
 
@@ -392,6 +415,7 @@ class Config(Section):
     run: Run
     compute: Compute
     resources: Resources
+    tracking: Tracking
     data: Data
     road: Road
     method: Method
@@ -408,6 +432,7 @@ class Config(Section):
     predict: Predict
     crf: PredictionCrf
     evaluate: Evaluate
+    report: Report
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:

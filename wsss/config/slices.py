@@ -118,7 +118,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "evaluate_tune": ("walk.background", "evaluate.bins", *_ORIGIN),
     "evaluate_boxes": ("evaluate.bins", "evaluate.box_min_area", *_ORIGIN),
     "evaluate": ("evaluate.boundary_tolerance", *_ORIGIN),
-    "compare": (),
+    "compare": ("run.variants", "run.seeds"),
+    "report": ("report", "run.variants", "run.seeds"),
 }
 # The module in wsss/stages that runs each stage.
 MODULES: dict[str, str] = {
@@ -133,8 +134,8 @@ MODULES: dict[str, str] = {
     **{stage: stage for stage in STAGES if not stage.startswith(("seeds", "evaluate"))},
 }
 # Keys any stage may read because they never change a result: where things are, how many
-# processes share the work.
-SHARED = ("run", "resources", "data")
+# processes share the work, who is told.
+SHARED = ("run", "resources", "tracking", "data")
 
 
 def layout_of(config: Config, stage: str) -> str | None:

@@ -24,7 +24,7 @@ from wsss.data.transforms import (
     draw_jitter,
 )
 from wsss.data.transforms import valid_pixels as valid_pixels_of
-from wsss.data.views import Views, cut_pair, draw_pair
+from wsss.data.views import ViewRequest
 from wsss.randomness import permutation, sample_key
 
 Sample = dict[str, Any]
@@ -60,8 +60,8 @@ class CropDataset(Dataset[Sample]):
     ``masks`` (M, S, S) uint8 with 255 outside the image, ``targets`` (C + 1, s, s) float16, see
     :class:`SoftLabels`, ``box`` (4,), ``jitter`` (4,), ``key``
     and ``id``; it is a function of (seed, epoch, image id) alone. In epochs with views it also has
-    ``views`` (2, 3, V, V) uint8, ``view_jitter`` (2, 4), ``overlap`` (6,), ``overlaps`` and
-    ``host_keys``, see :meth:`wsss.methods.base.Method.views`.
+    ``views`` (n, 3, V, V) uint8, ``view_jitter`` (n, 4), ``host_keys`` and, of views that overlap,
+    ``overlap`` (6,) and ``overlaps``, see :meth:`wsss.methods.base.Method.views`.
 
     Args:
         read_masks: returns an image's masks (H, W) uint8; None where training is weak.
@@ -79,7 +79,7 @@ class CropDataset(Dataset[Sample]):
         fill: Sequence[int],
         read_masks: ReadMasks | None = None,
         soft: SoftLabels | None = None,
-        views: Sequence[Views | None] = (),
+        views: Sequence[ViewRequest | None] = (),
     ) -> None:
         self.manifest = manifest
         self.items = list(items)
@@ -123,17 +123,16 @@ class CropDataset(Dataset[Sample]):
         return sample
 
     def _cut_views(
-        self, rng: np.random.Generator, image: np.ndarray, views: Views, flip: bool, key: int
+        self, rng: np.random.Generator, image: np.ndarray, views: ViewRequest, flip: bool, key: int
     ) -> Sample:
-        pair = draw_pair(rng, (image.shape[0], image.shape[1]), views)
-        jitter = np.stack([draw_jitter(rng, self.config.jitter) for _ in range(2)])
-        pixels = np.ascontiguousarray(cut_pair(image, pair, flip).transpose(0, 3, 1, 2))
+        windows, more = views.cut(rng, image, flip)
+        jitter = np.stack([draw_jitter(rng, self.config.jitter) for _ in windows])
+        pixels = np.ascontiguousarray(windows.transpose(0, 3, 1, 2))
         return {
             "views": torch.from_numpy(pixels),
             "view_jitter": torch.from_numpy(jitter),
-            "overlap": torch.tensor(pair.overlap),
-            "overlaps": pair.overlap,
             "host_keys": key,
+            **more,
         }
 
 
@@ -197,7 +196,7 @@ def finish_images(batch: Batch, mean: Tensor) -> Batch:
     """On the device: to [0, 1], colour jitter, padding back to the mean; sets ``valid``.
 
     ``image`` becomes (B, 3, S, S) float32, ``valid`` is (B, 1, S, S) bool. Views, which have no
-    padding, become (B, 2, 3, V, V) float32.
+    padding, become (B, n, 3, V, V) float32.
     """
     images = batch["image"].float() / 255
     valid = valid_pixels_of(batch["box"], images.shape[-1])

@@ -123,6 +123,12 @@ def draw_jitter(rng: np.random.Generator, strength: Sequence[float]) -> np.ndarr
 _GREY = (0.299, 0.587, 0.114)
 # RGB to YIQ (ITU-R BT.601 luma; NTSC chroma axes).
 _YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+# Its inverse in float32. Asking for it each step would make the host wait for the device.
+_RGB = (
+    (1, 0.956170678, 0.621432543),
+    (1.00000012, -0.272688657, -0.646813214),
+    (1, -1.10374391, 1.70062304),
+)
 
 
 def colour_jitter(images: Tensor, factors: Tensor) -> Tensor:
@@ -152,7 +158,7 @@ def _hue_matrices(hue: Tensor) -> Tensor:
     cos, sin = torch.cos(2 * math.pi * hue), torch.sin(2 * math.pi * hue)
     zero, one = torch.zeros_like(hue), torch.ones_like(hue)
     turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], -1).view(-1, 3, 3)
-    matrices: Tensor = torch.linalg.inv(to_yiq) @ turn @ to_yiq
+    matrices: Tensor = hue.new_tensor(_RGB) @ turn @ to_yiq
     return matrices
 
 

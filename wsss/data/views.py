@@ -1,19 +1,42 @@
-"""Two overlapping views of an image, cut from the original beside the training crop.
+"""Views of an image, cut from the original beside the training crop: two that overlap, or one
+of a window of random area and shape.
 
 Geometry and pixels on the host; colour is jittered a batch at once on the device.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
+ASPECT = (3 / 4, 4 / 3)  # of a resized window, width over height
+TRIES = 10
+
+
+class ViewRequest(Protocol):
+    """What a method asks for."""
+
+    def cut(
+        self, rng: np.random.Generator, image: np.ndarray, flip: bool
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Cut views of one image.
+
+        Args:
+            image: (H, W, 3) uint8, the original.
+            flip: the training crop is mirrored, and so are the views.
+
+        Returns:
+            (V, S, S, 3) uint8, and what else the sample holds of them.
+        """
+
 
 class Views(NamedTuple):
-    """What a method asks for.
+    """Two windows that overlap.
 
     Attributes:
         size: side of a view in pixels.
@@ -22,6 +45,33 @@ class Views(NamedTuple):
 
     size: int
     least: int
+
+    def cut(
+        self, rng: np.random.Generator, image: np.ndarray, flip: bool
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Cut (2, size, size, 3), see :func:`draw_pair`; says where they overlap."""
+        pair = draw_pair(rng, (image.shape[0], image.shape[1]), self)
+        overlap = {"overlap": torch.tensor(pair.overlap), "overlaps": pair.overlap}
+        return cut_pair(image, pair, flip), overlap
+
+
+class ResizedView(NamedTuple):
+    """One window of random area and shape, resized to a square.
+
+    Attributes:
+        size: side of the view in pixels.
+        area: bounds of the window's share of the image.
+    """
+
+    size: int
+    area: tuple[float, float]
+
+    def cut(
+        self, rng: np.random.Generator, image: np.ndarray, flip: bool
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Cut (1, size, size, 3), see :func:`draw_window`."""
+        window = draw_window(rng, (image.shape[0], image.shape[1]), self.area)
+        return cut_window(image, window, self.size, flip)[None], {}
 
 
 class Overlap(NamedTuple):
@@ -113,3 +163,50 @@ def cut_pair(image: np.ndarray, pair: ViewPair, flip: bool) -> np.ndarray:
         for top, left in (pair.first, pair.second)
     ]
     return np.stack(windows)
+
+
+class Window(NamedTuple):
+    """Rows and columns of an image."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+def draw_window(
+    rng: np.random.Generator, size: tuple[int, int], area: tuple[float, float]
+) -> Window:
+    """Draw a window of an image of ``size`` (H, W).
+
+    Source: Szegedy et al., "Going Deeper with Convolutions", CVPR 2015, section 6; the
+    distribution is that of torchvision's RandomResizedCrop.
+
+    Args:
+        area: bounds of its share of the image.
+    """
+    height, width = size
+    for _ in range(TRIES):
+        wanted = height * width * rng.uniform(*area)
+        aspect = math.exp(rng.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
+        tall, wide = round(math.sqrt(wanted / aspect)), round(math.sqrt(wanted * aspect))
+        if 0 < tall <= height and 0 < wide <= width:
+            top, left = rng.integers(height - tall + 1), rng.integers(width - wide + 1)
+            return Window(int(top), int(left), tall, wide)
+    return _middle(height, width)
+
+
+def _middle(height: int, width: int) -> Window:
+    """The largest centred window of an allowed shape."""
+    tall = min(height, max(1, round(width / ASPECT[0])))
+    wide = min(width, max(1, round(height * ASPECT[1])))
+    return Window((height - tall) // 2, (width - wide) // 2, tall, wide)
+
+
+def cut_window(image: np.ndarray, window: Window, size: int, flip: bool) -> np.ndarray:
+    """Cut (H, W, 3) uint8 to (size, size, 3), bicubic, mirrored if ``flip``."""
+    box = (window.left, window.top, window.left + window.width, window.top + window.height)
+    resized = np.asarray(
+        Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC, box=box)
+    )
+    return np.ascontiguousarray(resized[:, ::-1]) if flip else resized

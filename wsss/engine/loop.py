@@ -26,6 +26,7 @@ from wsss.engine.task import Losses, Progress, Task
 from wsss.errors import UserError
 from wsss.interrupt import deferred, leave_to_parent, pending
 from wsss.models.dropout import set_keys
+from wsss.runcurve import CostCurve
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ class Fit:
         state: folder of the resumable state; its name holds the hash of configuration, code and
             data, so that another key starts afresh.
         checkpoint_seconds: time between two saves of the state.
+        watch: told of each row of the curve as it is known, with what the steps cost; it must
+            neither wait nor raise.
     """
 
     training: Training
@@ -50,7 +53,9 @@ class Fit:
     state: Path
     checkpoint_seconds: float
     stop_after: int | None = None
+    watch: Callable[[dict[str, Any], dict[str, Any]], None] = lambda _row, _costs: None
     rows: list[dict[str, Any]] = field(default_factory=list)
+    costs: CostCurve = field(default_factory=CostCurve)
     images_per_second: float = 0.0
     continued_at: int = 0
 
@@ -134,6 +139,7 @@ def fit(
     if (path := how.state / STATE).exists():
         meta = load_state(path, modules, optimizer)
         how.continued_at, how.rows, curve = meta["step"], meta["rows"], _Curve(meta["losses"])
+        how.costs = CostCurve(meta.get("costs", ()))
         log.info("continuing at step %d", how.continued_at)
     batches = EpochBatches(orders, config.epochs, how.continued_at)
     with deferred():
@@ -163,6 +169,7 @@ def _run(
         worker_init_fn=leave_to_parent,
     )
     saved, began, seen = time.monotonic(), time.monotonic(), 0
+    how.costs.start()
     task.train()
     steps = tqdm(loader, total=total, initial=batches.start, desc="train", disable=None)
     for step, batch in enumerate(steps, batches.start):
@@ -181,16 +188,19 @@ def _run(
             ema.update_parameters(task)
         curve.add(step, batch["id"], terms)
         seen += len(batch["id"])
+        how.costs.add(len(batch["id"]))
         done = step + 1
         if done % LOG_EVERY == 0 or done == total:
             means = curve.flush()
             lr = optimizer.param_groups[0]["lr"]
             how.rows.append({"step": done, "epoch": progress.epoch, "lr": lr, **means})
+            how.watch(how.rows[-1], how.costs.flush(done))
             log.info("step %d/%d %s", done, total, _describe(means))
             steps.set_postfix_str(_describe(means))
         stop = pending() is not None
         if stop or (time.monotonic() - saved > how.checkpoint_seconds and done < total):
             meta = {"step": done, "rows": how.rows, "losses": curve.values()}
+            meta["costs"] = how.costs.rows
             save_state(how.state / STATE, modules, optimizer, meta)
             saved = time.monotonic()
         if stop:

@@ -137,10 +137,11 @@ def read_photo(source: Source, longest_side: int) -> Photo | Failure:
         text = str(error)
         return Failure(source, text if str(source.path) in text else f"{source.path}: {text}")
     size = (image.shape[0], image.shape[1])
-    return Photo(source, _bounded(image, longest_side), size)
+    return Photo(source, bounded(image, longest_side), size)
 
 
-def _bounded(image: np.ndarray, longest_side: int) -> np.ndarray:
+def bounded(image: np.ndarray, longest_side: int) -> np.ndarray:
+    """Shrink an (H, W, 3) uint8 image to at most ``longest_side`` pixels; never enlarge it."""
     height, width = image.shape[:2]
     factor = longest_side / max(height, width)
     if factor >= 1:

@@ -42,6 +42,36 @@ def peak_norm(maps: Tensor, epsilon: float = EPSILON) -> Tensor:
     return (positive - epsilon).relu() / (positive.amax((2, 3), keepdim=True) + epsilon)
 
 
+def divided_by_peak(maps: Tensor, epsilon: float = EPSILON) -> Tensor:
+    """maps / (max + epsilon) of non-negative maps: nothing is subtracted.
+
+    Source: Ahn & Kwak, "Learning Pixel-level Semantic Affinity with Image-level Supervision for
+    Weakly Supervised Semantic Segmentation", CVPR 2018, section 3.1; epsilon from its code.
+
+    Args:
+        maps: (B, C, h, w).
+
+    Returns:
+        (B, C, h, w) in [0, 1).
+    """
+    return maps / (maps.amax((2, 3), keepdim=True) + epsilon)
+
+
+def softmax_norm(maps: Tensor) -> Tensor:
+    """Softmax over the classes, with a background of 1 minus its maximum in front.
+
+    All C classes take part, absent ones, too. With C = 1 the result is constant. Source: official
+    code of MuSCLe (Yuan et al., arXiv:2201.07021, 2022).
+
+    Args:
+        maps: (B, C, h, w).
+
+    Returns:
+        (B, C + 1, h, w) in [0, 1].
+    """
+    return with_background(maps.softmax(1))
+
+
 def floor_norm(maps: Tensor, epsilon: float = EPSILON) -> Tensor:
     """(q - min - epsilon) / (max - min + epsilon) of q = ReLU(maps), 0 where below min + epsilon.
 

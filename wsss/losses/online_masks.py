@@ -63,7 +63,8 @@ def two_level_masks(
     # Both at once: the refinement's weights are those of the image.
     refined = refine(torch.cat(planes, 1))
     refined = F.interpolate(refined, size, mode="bilinear", align_corners=False)
-    sure, possible = (part.argmax(1) for part in refined.chunk(2, 1))
+    # The same as argmax, several times faster across a dimension that is not the last.
+    sure, possible = (part.max(1).indices for part in refined.chunk(2, 1))
     background = (sure == 0) & (possible == 0)
     return torch.where(sure > 0, sure, torch.where(background, 0, IGNORE))
 

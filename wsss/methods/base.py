@@ -11,9 +11,9 @@ from torch import Tensor
 
 from wsss.config.schema import Training
 from wsss.data.training import shuffled_batches
-from wsss.data.views import Views
+from wsss.data.views import ViewRequest
 from wsss.engine.task import Task
-from wsss.losses.class_maps import peak_norm
+from wsss.losses.normalisation import divided_by_peak
 from wsss.models.backbones import Backbone
 
 
@@ -85,16 +85,17 @@ class Method(Task):
         """Map (B, 3, H, W) RGB in [0, 1] to logits, raw CAMs and features."""
         raise NotImplementedError  # pragma: no cover
 
-    def views(self, training: Training, fraction: float) -> Views | None:  # noqa: ARG002
+    def views(self, training: Training, fraction: float) -> ViewRequest | None:  # noqa: ARG002
         """Say which extra views of its images an epoch needs, if any.
 
         They are cut from the original image, mirrored with the training crop, by the sample's own
         generator; the crop itself is the same with and without them. The batch then has
 
-        - ``views`` (B, 2, 3, S, S) in [0, 1], colours jittered apart;
-        - ``overlap`` (B, 6) int64, their common rectangles, see :class:`wsss.data.views.Overlap`;
-        - ``overlaps``, the same as a list of :class:`wsss.data.views.Overlap` on the host;
-        - ``host_keys``, the samples' keys as a list of int, for draws that the host must know.
+        - ``views`` (B, n, 3, S, S) in [0, 1], colours jittered apart;
+        - ``host_keys``, the samples' keys as a list of int, for draws that the host must know;
+        - of views that overlap, ``overlap`` (B, 6) int64, their common rectangles, see
+          :class:`wsss.data.views.Overlap`, and ``overlaps``, the same as a list of those on the
+          host.
 
         Args:
             training: of the classification network, whose crop says how large views are.
@@ -120,7 +121,7 @@ class Method(Task):
         The default divides by each class's maximum. It is asked for all classes; those that an
         image is not tagged with are dropped afterwards.
         """
-        return peak_norm(total)
+        return divided_by_peak(total)
 
     def segment(self, images: Tensor) -> Tensor:
         """Return (B, C + 1, h, w) segmentation logits, for the single-stage road only."""

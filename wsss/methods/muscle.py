@@ -31,8 +31,8 @@ Deviations, with the switch that takes the code's way where there is one:
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Annotated, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -45,20 +45,25 @@ from wsss.data.training import Batch
 from wsss.data.transforms import erase
 from wsss.data.views import Views
 from wsss.engine.task import Losses, Progress
-from wsss.losses.class_maps import max_norm, refinement_loss, softmax_norm, with_complement
 from wsss.losses.image_contrast import image_contrast
+from wsss.losses.normalisation import max_norm, softmax_norm, with_background
 from wsss.losses.pixel_consistency import pixel_consistency
+from wsss.losses.precision import full_precision
 from wsss.losses.ranking import focal, pairwise_ranking
+from wsss.losses.refinement import refinement_loss
 from wsss.losses.transport import Masses, Transport, region_matching
 from wsss.methods.base import Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
 from wsss.models.dropout import KeyedDropout, keyed_uniform, set_drop_path
+from wsss.refine.pcm import pcm
 
 Weight = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 # Of the seven maps p1..p7: those that say which cells are alike (official code).
 _SHALLOW, _MIDDLE, _DEEP = 0, 2, 4
+# Of the stretching of maps (official code).
+EPSILON = 1e-6
 # Random layers and streams, apart from those of dropout.
 _ERASE, _PATCHES = 1001, 1
 
@@ -81,7 +86,6 @@ class MuscleParams(MethodParams):
         epsilon, iterations, masses, sinkhorn: of the transport between regions, see
             :class:`wsss.losses.transport.Transport`; ``sinkhorn: alternate`` is the algorithm as
             Cuturi (NeurIPS 2013) has it.
-        seeds: maps that become seeds: refined (``sgc``) or plain (``cam``).
     """
 
     focal: Weight = 1.0
@@ -108,7 +112,6 @@ class MuscleParams(MethodParams):
     iterations: Annotated[int, Field(ge=1)] = 10
     masses: Masses = "raw"
     sinkhorn: Literal["together", "alternate"] = "together"
-    seeds: Literal["sgc", "cam"] = "sgc"
 
 
 class Maps(NamedTuple):
@@ -140,6 +143,7 @@ class Muscle(Method):
     )
     Params = MuscleParams
     couples_batch = True
+    seed_kinds: ClassVar[tuple[str, ...]] = ("refined", "cam")
     params: MuscleParams
 
     def __init__(
@@ -185,13 +189,17 @@ class Muscle(Method):
             for index in (_SHALLOW, _MIDDLE, _DEEP)
         ]
         projected = self.project(torch.cat(guides, dim=1)).float()
-        with _full_precision(images):
-            return Maps(last, plain, pcm(plain, projected))
+        return Maps(last, plain, pcm(plain, projected))
 
     def seed_maps(self, images: Tensor) -> Tensor:
-        """Return refined or plain CAMs (B, C, h, w)."""
-        maps = self.maps(images)
-        return (maps.refined if self.params.seeds == "sgc" else maps.plain)[:, self.first :]
+        """Return refined CAMs (B, C, h, w)."""
+        return self.maps(images).refined[:, self.first :]
+
+    def seeds(self, kind: str | None) -> Callable[[Tensor], Tensor]:
+        """``refined`` or ``cam``, the plain ones."""
+        if kind == "cam":
+            return lambda images: self(images).cam.float().relu()
+        return super().seeds(kind)
 
     def normalise_seeds(self, total: Tensor) -> Tensor:
         """Stretch each class between its minimum and its maximum (official code).
@@ -199,7 +207,7 @@ class Muscle(Method):
         A class that an image is not tagged with is stretched, too; a map without any contrast
         becomes 0.
         """
-        return max_norm(total)
+        return max_norm(total, EPSILON)
 
     def views(self, training: Training, fraction: float) -> Views | None:
         """Two views of half the crop's side, from an image squashed to the crop if smaller."""
@@ -234,7 +242,7 @@ class Muscle(Method):
             images = erase(images, uniform, self.backbone.mean, p.erase, bounds)
         maps = self.maps(images)
         logits = self._logits(maps.last).float()
-        with _full_precision(images):
+        with full_precision(images):
             terms = {
                 "focal": focal(logits, labels),
                 "soft": F.multilabel_soft_margin_loss(logits, labels),
@@ -260,7 +268,7 @@ class Muscle(Method):
         finally:
             self.train(training)
         terms = {}
-        with _full_precision(views):
+        with full_precision(views):
             first, second = (_spread(maps, views) for maps in (refined, plain))
             if p.pix and progress.fraction >= p.pix_from:
                 mine, theirs = (self._compared(maps, labels) for maps in (first, second))
@@ -278,9 +286,9 @@ class Muscle(Method):
 
     def _compared(self, maps: Tensor, labels: Tensor) -> Tensor:
         """Stretched maps of the present classes and of the background: (B, C + 1, H, W)."""
-        stretched = max_norm(maps)
+        stretched = max_norm(maps, EPSILON)
         if not self.first:
-            return with_complement(stretched, labels)
+            return with_background(stretched * labels[:, :, None, None])
         present = torch.cat([labels.new_ones(len(labels), 1), labels], dim=1)
         return stretched * present[:, :, None, None]
 
@@ -288,23 +296,6 @@ class Muscle(Method):
 def _spread(maps: Tensor, images: Tensor) -> Tensor:
     """Resize (B, K, h, w) to the size of ``images``."""
     return F.interpolate(maps, images.shape[-2:], mode="bilinear", align_corners=True)
-
-
-def _full_precision(images: Tensor) -> AbstractContextManager[object]:
-    """Losses compare small differences: no bf16 in them."""
-    return torch.autocast(images.device.type, enabled=False)
-
-
-def pcm(cam: Tensor, features: Tensor) -> Tensor:
-    """Average CAMs over alike cells."""
-    size = features.shape[2:]
-    resized = F.interpolate(cam, size, mode="bilinear", align_corners=True).flatten(2)
-    units = features.flatten(2)
-    units = units / (units.norm(dim=1, keepdim=True) + 1e-5)
-    alike = (units.mT @ units).relu()
-    alike = alike / (alike.sum(1, keepdim=True) + 1e-5)
-    refined: Tensor = resized @ alike
-    return refined.view(*refined.shape[:2], *size)
 
 
 METHOD = Muscle

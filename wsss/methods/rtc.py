@@ -115,7 +115,8 @@ class _View(NamedTuple):
     """What the losses need of one view of the batch.
 
     ``size`` (H, W) of its images; ``levels`` of the backbone; ``features`` f (B, D, h, w); ``cam``
-    (B, C, h, w), raw, and ``refined`` (B, C + 1, h, w), float32.
+    (B, C, h, w), raw, and ``refined`` (B, C + 1, h, w), float32; the ``wide`` ones are brought to
+    (H, W).
     """
 
     size: tuple[int, int]
@@ -123,6 +124,8 @@ class _View(NamedTuple):
     features: Tensor
     cam: Tensor
     refined: Tensor
+    wide_cam: Tensor
+    wide_refined: Tensor
 
 
 class _Contrast(NamedTuple):
@@ -264,9 +267,16 @@ class Rtc(Method):
     def _look(self, images: Tensor) -> _View:
         levels = self.backbone(images)
         features, cam = self._activate(levels)
+        refined = self._refine(cam, images, levels)
+        size = (images.shape[2], images.shape[3])
+        wide = (_resize(maps, size) for maps in (cam, refined))
+        return _View(size, levels, features, cam, refined, *wide)
+
+    def _refine(self, cam: Tensor, images: Tensor, levels: list[Tensor]) -> Tensor:
+        """Return the refined CAMs (B, C + 1, h, w), float32."""
         taps = [levels[i] for i in self._taps()[1:]]
-        refined = self.crr(cam, self.backbone.normalise(images), taps)
-        return _View((images.shape[2], images.shape[3]), levels, features, cam, refined)
+        refined: Tensor = self.crr(cam, self.backbone.normalise(images), taps)
+        return refined
 
     def _decode(self, levels: list[Tensor]) -> Tensor:
         logits: Tensor = self.decoder(levels[self._taps()[0]], levels[-1])
@@ -288,7 +298,8 @@ class Rtc(Method):
 
     def seed_maps(self, images: Tensor) -> Tensor:
         """Return the refined CAMs (B, C, h, w), from their lowest value up, as SEAM and PPC."""
-        refined = self._look(images).refined[:, 1:]
+        levels = self.backbone(images)
+        refined = self._refine(self._activate(levels)[1], images, levels)[:, 1:]
         return refined - refined.amin((2, 3), keepdim=True)
 
     def seeds(self, kind: str | None) -> Callable[[Tensor], Tensor]:
@@ -309,11 +320,11 @@ class Rtc(Method):
         two = self._look(_resize(batch["image"], (p.view_size, p.view_size)))
         presence = F.pad(label, (1, 0), value=1.0)
         terms = self._classification(one, two, label)
-        maps = [_frame(view.cam, view.size, two.size, label) for view in (one, two)]
+        maps = [_frame(view.wide_cam, two.size, label) for view in (one, two)]
         if p.er_weight:
             terms["er"] = p.er_weight * equivariance(*maps)
         if p.ecr_weight:
-            refined = [_frame(view.refined, view.size, two.size, presence) for view in (one, two)]
+            refined = [_frame(view.wide_refined, two.size, presence) for view in (one, two)]
             crossed = [
                 cross_equivariance(theirs, ours, p.ecr_share)
                 for theirs, ours in zip(reversed(maps), refined, strict=True)
@@ -332,10 +343,10 @@ class Rtc(Method):
         the size of the view."""
         found, lowest = [], []
         for view in (one, two):
-            logits = _resize(view.cam, view.size).mean((2, 3))
+            logits = view.wide_cam.mean((2, 3))
             found.append(F.multilabel_soft_margin_loss(logits, label))
             if self.params.min_weight:
-                maps = _resize(view.refined[:, 1:], view.size) * label[:, :, None, None]
+                maps = view.wide_refined[:, 1:] * label[:, :, None, None]
                 lowest.append(minimum_pooling(maps, self.params.min_share))
         terms = {"cls": (found[0] + found[1]) / 2}
         if lowest:
@@ -428,12 +439,10 @@ def _resize(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=True)
 
 
-def _frame(
-    maps: Tensor, size: tuple[int, int], common: tuple[int, int], presence: Tensor
-) -> Tensor:
-    """Normalise (B, K, h, w) maps at their view's size, bring them to the common one, and set
+def _frame(maps: Tensor, common: tuple[int, int], presence: Tensor) -> Tensor:
+    """Normalise (B, K, H, W) maps at their view's size, bring them to the common one, and set
     absent classes to 0."""
-    return _resize(max_norm(_resize(maps, size)), common) * presence[:, :, None, None]
+    return _resize(max_norm(maps), common) * presence[:, :, None, None]
 
 
 def _foreground(chosen: Selection) -> Selection:

@@ -44,8 +44,10 @@ def shifted(maps: Tensor, places: Sequence[tuple[int, int]]) -> Iterator[Tensor]
 def _contrast(images: Tensor, places: Sequence[tuple[int, int]], factor: float) -> Tensor:
     """-(factor |I_q - I_p| / std)^2, mean over colours; std over the neighbours, unbiased."""
     neighbours = torch.stack(list(shifted(images, places)), 1)  # (B, Q, 3, h, w)
-    spread = neighbours.std(1, keepdim=True) + EPSILON
-    ratio = (neighbours - images[:, None]) * factor / spread
+    # By hand: torch's own is several times slower across a dimension that is not the last.
+    deviation = neighbours - neighbours.mean(1, keepdim=True)
+    variance = deviation.square().sum(1, keepdim=True) / (len(places) - 1)
+    ratio = (neighbours - images[:, None]) * (factor / (variance.sqrt() + EPSILON))
     return -ratio.square().mean(2)
 
 

@@ -16,6 +16,7 @@ from wsss.engine.loop import Fit, fit
 from wsss.engine.task import Task
 from wsss.jobstate import held, state_folder
 from wsss.models.backbones import Backbone
+from wsss.tracking.live import live_curve
 
 
 def padding(backbone: Backbone) -> list[int]:
@@ -50,13 +51,18 @@ def train(
         config.resources.checkpoint_seconds,
     )
     weights = context.paths.weights(stage)
-    with held(state), context.recording(weights) as facts:
+    with (
+        held(state),
+        context.recording(weights) as facts,
+        live_curve(context) as how.watch,
+    ):
         kept = fit(task, dataset, orders, how)
         if finish is not None:
             finish(kept)
         with together():
             save_curve(weights.with_name("curve.csv"), how)
             save_trained(weights, kept, context)
+        how.costs.save(weights.with_name("curve.run.csv"))
         facts["images_per_second"] = round(how.images_per_second, 2)
         if how.continued_at:
             facts["continued_at"] = how.continued_at

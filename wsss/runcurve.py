@@ -1,0 +1,70 @@
+"""What training cost as it went on: ``curve.run.csv`` beside the curve, never hashed, never an
+input."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from wsss.artifacts import save_csv
+
+COLUMNS = ("step", "images_per_second", "memory_mb", "cuda_peak_mb")
+
+
+class CostCurve:
+    """Measures the steps between two rows of a training curve.
+
+    Attributes:
+        rows: ``step``; ``images_per_second`` since the row before, or since training went on;
+            ``memory_mb``, resident now; ``cuda_peak_mb``, the most that was allocated on the GPU,
+            None without one.
+    """
+
+    def __init__(self, rows: Iterable[Mapping[str, Any]] = ()) -> None:
+        self.rows: list[dict[str, Any]] = [dict(row) for row in rows]
+        self.start()
+
+    def start(self) -> None:
+        """Count from here."""
+        self._images, self._began = 0, time.monotonic()
+
+    def add(self, images: int) -> None:
+        """Count the images of one step."""
+        self._images += images
+
+    def flush(self, step: int) -> dict[str, Any]:
+        """Add and return the row of the steps up to ``step``."""
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        row = {
+            "step": step,
+            "images_per_second": round(self._images / seconds, 2),
+            "memory_mb": _resident_mb(),
+            "cuda_peak_mb": _cuda_peak_mb(),
+        }
+        self.rows.append(row)
+        self.start()
+        return row
+
+    def save(self, path: Path) -> None:
+        """Write the rows as CSV."""
+        save_csv(path, self.rows, COLUMNS)
+
+
+def _resident_mb() -> float | None:
+    """Resident size of this process in MB; None where the system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    size = next((line.split()[1] for line in lines if line.startswith("VmRSS:")), None)
+    return None if size is None else round(int(size) / 1024, 1)
+
+
+def _cuda_peak_mb() -> float | None:
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    return round(float(torch.cuda.max_memory_allocated()) / 1024**2, 1)
