@@ -19,6 +19,7 @@ from wsss.config.presets import Preset, headline, read_presets, table
 from wsss.config.resolve import read_yaml
 from wsss.config.schema import Training
 from wsss.errors import UserError
+from wsss.methods import load_method
 from wsss.models.backbones import build_backbone
 from wsss.stages.evaluations import EVALUATIONS, wanted
 
@@ -262,6 +263,19 @@ def test_snakemake_plans_it(name: str, tmp_path: Path) -> None:
     stages = set(trainings(recipe(name)))
     assert stages <= planned, planned
     assert not {"classify", "affinity", "irnet"} - stages & planned
+
+
+def test_reconstructions_are_named_so_and_expect_nothing() -> None:
+    for name in ("pss-voc", "dscnet-voc"):
+        config = recipe(name)
+        assert config.about is not None
+        assert "reconstruction" in config.about.title
+        assert "reconstruction" in config.about.deviations[0]
+        assert {one.miou for one in config.about.expected.values()} == {"unknown"}
+        method = load_method(config.method.name)
+        method.Params.model_validate(config.method.params)
+        assert method.info.status == "reconstruction"
+        assert not method.info.expected
 
 
 # The list
