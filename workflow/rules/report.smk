@@ -130,6 +130,7 @@ rule report:
         "../../envs/wsss.yaml"
     threads: pool_threads
     params:
+        described=lambda wildcards: json.dumps(described(PARAMS), sort_keys=True),
         config=keys("report"),
         code=code("report"),
     shell:
