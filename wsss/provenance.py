@@ -63,14 +63,17 @@ def _imports(module: str) -> frozenset[str]:
 
 
 def files_of(modules: Iterable[str]) -> list[str]:
-    """Return the source files of modules, relative to the folder that holds the package."""
-    found = [path for module in modules if (path := _file(module)) is not None]
+    """Return the source files of modules and the data files that they name, relative to the
+    folder that holds the package."""
+    sources = [path for module in modules if (path := _file(module)) is not None]
+    found = {*sources, *(data for path in sources for data in data_files(path))}
     return sorted(path.relative_to(_SOURCE.parent).as_posix() for path in found)
 
 
 def modules_of(files: Iterable[str]) -> list[str]:
     """Return the modules of source files, the inverse of :func:`files_of`."""
-    names = (file.removesuffix(".py").removesuffix("/__init__") for file in files)
+    sources = (file for file in files if file.endswith(".py"))
+    names = (file.removesuffix(".py").removesuffix("/__init__") for file in sources)
     return [name.replace("/", ".") for name in names]
 
 

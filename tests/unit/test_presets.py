@@ -19,6 +19,7 @@ from wsss.config.presets import Preset, headline, read_presets, table
 from wsss.config.resolve import read_yaml
 from wsss.config.schema import Training
 from wsss.errors import UserError
+from wsss.methods import load_method
 from wsss.models.backbones import build_backbone
 from wsss.stages.evaluations import EVALUATIONS, wanted
 
@@ -55,6 +56,8 @@ def trainings(config: Config) -> dict[str, Training]:
     """The trainings that a variant's road takes."""
     if config.road == "supervised":
         return {"segment": config.segment}
+    if config.road == "single-stage":
+        return {"classify": config.classify}
     refined: dict[str, dict[str, Training]] = {
         "affinitynet": {"affinity": config.affinity},
         "irnet": {"irnet": config.irnet},
@@ -107,7 +110,9 @@ def test_a_recipe_states_every_number_of_its_trainings(preset: Preset) -> None:
         stated = always | ({"momentum"} if training.optimizer == "sgd" else set())
         stated |= {"power"} if training.schedule == "poly" else set()
         assert stated <= set(top[stage]), (stage, stated - set(top[stage]))
-        assert training.warmup == 0
+        vision = config_of(preset).method.name == "mcc"
+        assert training.optimizer == "adamw" or not vision
+        assert training.warmup == (0.075 if vision else 0)
         assert training.ema is None
 
 
@@ -146,6 +151,13 @@ def test_published_numbers() -> None:
     assert (irn.seeds.label_crf.bilateral_sxy, irn.seeds.label_crf.bilateral_srgb) == (50, 5)
     assert (irn.walk.beta, irn.walk.radius, irn.walk.background_threshold) == (10, 5, 0.25)
     assert irn.cam.threshold == 0.15
+    rtc = recipe("rtc-voc")
+    assert (rtc.classify.epochs, rtc.classify.batch, rtc.classify.lr) == (25, 8, 0.01)
+    assert IMAGES["voc"] // rtc.classify.batch * rtc.classify.epochs == 33_050
+    assert (rtc.classify.crop, rtc.classify.long_side) == (448, [448, 768])
+    assert rtc.method.params == {"view_size": 128, "dilation": 12}
+    assert (rtc.crf.confidence, rtc.crf.bilateral_sxy, rtc.crf.bilateral_srgb) == (0.7, 50, 5)
+    assert sorted(rtc.predict.scales) == [0.5, 1, 1.5, 2]
 
 
 def test_the_numbers_of_muscle() -> None:
@@ -169,6 +181,24 @@ def test_the_numbers_of_muscle() -> None:
     assert (crf.gaussian_sxy, crf.gaussian_weight) == (3 / 1.5, 1)
     assert crf.bilateral_sxy == pytest.approx(32 / 1.5, abs=1e-3)
     assert (crf.bilateral_srgb, crf.bilateral_weight) == (10, 10)
+
+
+@pytest.mark.parametrize("name", ["mcc-voc", "toco-voc"])
+def test_the_numbers_of_mcc(name: str) -> None:
+    config = recipe(name)
+    training, crf = config.classify, config.crf
+    steps = IMAGES["voc"] // training.batch * training.epochs
+    assert steps == pytest.approx(20_000, rel=0.06)  # the nearest number of whole epochs
+    assert (training.lr, training.head_lr, training.weight_decay) == (6e-5, 10, 0.01)
+    assert (training.crop, training.scale) == (448, [0.5, 2.0])
+    assert (crf.bilateral_sxy, crf.bilateral_srgb, crf.gaussian_weight) == (121, 5, 1)
+    assert config.cam.threshold == 0.5
+
+
+def test_nothing_of_the_demo_is_among_the_parameters_of_mcc() -> None:
+    assert recipe("mcc-voc").method.params == {"energy_cells": 12544}
+    crops = {"locals": "crops", "local_size": 96, "region_main_start": 1.0, "energy_cells": 12544}
+    assert recipe("toco-voc").method.params == crops
 
 
 def test_coco_differs_from_voc_in_data_and_length_alone() -> None:
@@ -209,7 +239,9 @@ def test_its_backbones_exist_and_freeze_as_it_says(name: str) -> None:
         assert weights == expected, stage
 
 
-@pytest.mark.parametrize("name", ["irnet-voc", "psa-coco", "supervised-deeplabv2-voc"])
+@pytest.mark.parametrize(
+    "name", ["irnet-voc", "psa-coco", "supervised-deeplabv2-voc", "rtc-voc", "mcc-voc"]
+)
 def test_snakemake_plans_it(name: str, tmp_path: Path) -> None:
     top = tmp_path / "top.yaml"
     top.write_text(yaml.safe_dump({"run": {"results": str(tmp_path / "results")}}))
@@ -231,6 +263,19 @@ def test_snakemake_plans_it(name: str, tmp_path: Path) -> None:
     stages = set(trainings(recipe(name)))
     assert stages <= planned, planned
     assert not {"classify", "affinity", "irnet"} - stages & planned
+
+
+def test_reconstructions_are_named_so_and_expect_nothing() -> None:
+    for name in ("pss-voc", "dscnet-voc"):
+        config = recipe(name)
+        assert config.about is not None
+        assert "reconstruction" in config.about.title
+        assert "reconstruction" in config.about.deviations[0]
+        assert {one.miou for one in config.about.expected.values()} == {"unknown"}
+        method = load_method(config.method.name)
+        method.Params.model_validate(config.method.params)
+        assert method.info.status == "reconstruction"
+        assert not method.info.expected
 
 
 # The list

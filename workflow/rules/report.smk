@@ -130,7 +130,6 @@ rule report:
         "../../envs/wsss.yaml"
     threads: pool_threads
     params:
-        described=lambda wildcards: json.dumps(described(PARAMS), sort_keys=True),
         config=keys("report"),
         code=code("report"),
     shell:
