@@ -1,4 +1,4 @@
-# make demo    the whole pipeline on generated scenes, then the comparison table
+# make demo    the whole pipeline on generated scenes, then the comparison table and the report
 # make ui      publish all results to MLflow, then its pages on this machine alone (PORT=5000)
 # make test    the test suite
 # make ladder  what each part of a method adds, on VOC-animals (VOC_ROOT); hours, resumable
@@ -31,6 +31,7 @@ demo: $(READY)
 	@snakemake --cores $(CORES) --quiet host reason rules
 	@wsss compare --params results/scenes/params.yaml
 	@echo "artifacts: results/scenes   table: results/scenes/comparison.md   times: results/scenes/timings.md"
+	@echo "report, to open in a browser: results/scenes/report.html"
 
 ladder: $(READY)
 	@python docs/ladder.py run

@@ -58,6 +58,7 @@ TINY: dict[str, Any] = {
     "walk": {"steps": 16},
     "segment": {"epochs": 1, "batch": 4, "crop": 64, "width": 32},
     "predict": {"scales": [1.0]},
+    "report": {"images": 1, "bootstrap": 100},
 }
 
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from wsss import __version__, interrupt
-from wsss.commands import data, explain, export, import_, presets, publish, stages
+from wsss.commands import data, dvc, explain, export, import_, presets, publish, stages
 from wsss.commands.logs import has_log_file
 from wsss.errors import UserError
 
@@ -24,6 +24,7 @@ examples:
   wsss manifest && wsss classify               the first two stages of the first variant and seed
   wsss evaluate final --variant supervised     score one artifact
   wsss compare                                 table of everything scored so far
+  wsss report                                  one page of everything made so far
 """
 
 
@@ -101,6 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     stages.register_merge(commands)
     import_.register(commands)
     presets.register(commands)
+    dvc.register(commands)
     publish.register(commands)
     return parser
 

@@ -101,8 +101,14 @@ STAGE_HELP = {
     "compare": (
         "write and print the comparison of variants",
         "metrics of run.variants and run.seeds",
-        "comparison.md, comparison.csv, timings.md, timings.csv",
+        "comparison.md, comparison.csv, timings.md, timings.csv, and miou.json of each run",
         "",
+    ),
+    "report": (
+        "write the page of all results and print its path",
+        "the manifest, metrics, training curves and stores of run.variants and run.seeds",
+        "report.html",
+        "One self-contained file. What has not run yet is named on it.",
     ),
     "methods": ("list the methods", "wsss/methods", "nothing", ""),
 }

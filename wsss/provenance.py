@@ -1,7 +1,8 @@
 """Which of our own source files a stage consists of, and their hash.
 
 Found by reading imports, without running anything: a stage's module, what it imports from this
-package (inside functions, and by names in registries, too), and so on. Snakemake gets the hash
+package (inside functions, and by names in registries, too), and so on; with each module the data
+files beside it that it names. Snakemake gets the hash
 as a parameter of the rule, so that a code edit reruns exactly the stages that contain it.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -60,6 +62,21 @@ def _imports(module: str) -> frozenset[str]:
     return frozenset(found)
 
 
+def files_of(modules: Iterable[str]) -> list[str]:
+    """Return the source files of modules and the data files that they name, relative to the
+    folder that holds the package."""
+    sources = [path for module in modules if (path := _file(module)) is not None]
+    found = {*sources, *(data for path in sources for data in data_files(path))}
+    return sorted(path.relative_to(_SOURCE.parent).as_posix() for path in found)
+
+
+def modules_of(files: Iterable[str]) -> list[str]:
+    """Return the modules of source files, the inverse of :func:`files_of`."""
+    sources = (file for file in files if file.endswith(".py"))
+    names = (file.removesuffix(".py").removesuffix("/__init__") for file in sources)
+    return [name.replace("/", ".") for name in names]
+
+
 def _neutral(module: str) -> bool:
     return any(module == n or module.startswith(f"{n}.") for n in _NEUTRAL)
 
@@ -95,6 +112,18 @@ def stage_modules(stage: str, method: str, layout: str | None = None) -> list[st
     return closure(*modules)
 
 
+@cache
+def data_files(source: Path) -> tuple[Path, ...]:
+    """Return the files beside a module's that it names in strings, such as a page's template."""
+    names = {
+        node.value
+        for node in ast.walk(ast.parse(source.read_bytes()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    beside = (found for found in source.parent.iterdir() if found.suffix != ".py")
+    return tuple(sorted(found for found in beside if found.name in names and found.is_file()))
+
+
 def code_hash(stage: str, method: str, layout: str | None = None) -> str:
     """Return the hash of a stage's own source."""
     digest = hashlib.blake2b(digest_size=8)
@@ -103,4 +132,7 @@ def code_hash(stage: str, method: str, layout: str | None = None) -> str:
         assert path is not None
         digest.update(f"{module}\n".encode())
         digest.update(path.read_bytes())
+        for beside in data_files(path):
+            digest.update(f"{beside.name}\n".encode())
+            digest.update(beside.read_bytes())
     return digest.hexdigest()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import importlib
+from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
@@ -15,7 +17,8 @@ from wsss.artifacts import load_weights, save_weights
 from wsss.config import Config, load_params
 from wsss.config.resolve import overlay
 from wsss.config.schema import Backbone
-from wsss.data.training import Batch
+from wsss.data.training import Batch, collate
+from wsss.data.views import ViewRequest
 from wsss.engine.loop import split_batch
 from wsss.engine.optim import build_optimizer
 from wsss.engine.task import Progress
@@ -25,6 +28,7 @@ from wsss.models.backbones import build_backbone
 from wsss.models.dropout import set_keys
 
 CLASSES = 5
+_OF_VIEWS = ("view", "overlap", "host_keys")
 START, LATE = Progress(0, 100, 0), Progress(95, 100, 9)
 
 
@@ -48,17 +52,32 @@ def make(name: str) -> Method:
     return cls(backbone, CLASSES, params, 0.5)
 
 
-def batch_of(count: int) -> Batch:
+@cache
+def views_of(name: str) -> ViewRequest | None:
+    """What a method asks for at the end of a training on crops of 64 pixels."""
+    return make(name).views(config_of(name).classify.model_copy(update={"crop": 64}), 1.0)
+
+
+def batch_of(count: int, name: str) -> Batch:
+    """Return a batch with the views that a method asks for."""
     generator = torch.Generator().manual_seed(1)
     label = torch.zeros(count, CLASSES)
     label[torch.arange(count), torch.arange(count) % CLASSES] = 1
-    return {
+    batch = {
         "image": torch.rand(count, 3, 64, 64, generator=generator),
         "label": label,
         "valid": torch.ones(count, 1, 64, 64, dtype=torch.bool),
         "key": torch.arange(count),
         "id": [f"i{k}" for k in range(count)],
     }
+    if (request := views_of(name)) is not None:
+        image = torch.randint(0, 256, (72, 90, 3), dtype=torch.uint8, generator=generator).numpy()
+        cuts = [request.cut(np.random.default_rng(k), image, False) for k in range(count)]
+        batch["views"] = torch.from_numpy(np.stack([pixels for pixels, _ in cuts]) / 255)
+        batch["views"] = batch["views"].float().permute(0, 1, 4, 2, 3)
+        samples = [{"host_keys": k, **more} for k, (_, more) in enumerate(cuts)]
+        batch |= collate(samples)
+    return batch
 
 
 def train_step(method: Method, batch: Batch, progress: Progress) -> list[torch.Tensor]:
@@ -124,7 +143,7 @@ def test_masks_of_its_own_where_it_takes_the_single_stage_road(name: str) -> Non
 
 def test_losses_are_finite_and_every_parameter_learns(name: str) -> None:
     method = make(name).train()
-    batch = batch_of(4)
+    batch = batch_of(4, name)
     trained = {n: p for n, p in method.named_parameters() if p.requires_grad}
     inherited = {id(p) for p in method.backbone.parameters()}
     assert {id(p) for p in method.heads()} == {id(p) for p in method.parameters()} - inherited
@@ -149,7 +168,7 @@ def test_losses_are_finite_and_every_parameter_learns(name: str) -> None:
 
 def test_no_mask_is_looked_at(name: str) -> None:
     """The batch of a weak stage has no masks; if it had, they would change nothing."""
-    batch = batch_of(4)
+    batch = batch_of(4, name)
     assert "masks" not in batch
     watched = {**batch, "masks": torch.randint(0, CLASSES + 1, (4, 1, 64, 64), dtype=torch.uint8)}
     blind, seeing = (train_step(make(name), given, START) for given in (batch, watched))
@@ -158,7 +177,7 @@ def test_no_mask_is_looked_at(name: str) -> None:
 
 def test_bf16_is_finite(name: str) -> None:
     method = make(name).train()
-    batch = batch_of(2)
+    batch = batch_of(2, name)
     set_keys(method, batch["key"])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = method.losses(batch, LATE)
@@ -196,7 +215,7 @@ def test_training_is_reproducible(name: str) -> None:
         method = make(name)
         torch.rand(len(runs) + 7)
         for progress in (START, LATE):
-            train_step(method, batch_of(4), progress)
+            train_step(method, batch_of(4, name), progress)
         runs.append(method.state_dict())
     assert [key for key in runs[0] if not torch.equal(runs[0][key], runs[1][key])] == []
 
@@ -204,16 +223,16 @@ def test_training_is_reproducible(name: str) -> None:
 def test_a_checkpoint_holds_all_of_its_state(name: str) -> None:
     """Averages, memories and prototypes included: a resumed run goes on as if undisturbed."""
     method, resumed = make(name), make(name)
-    train_step(method, batch_of(4), START)
+    train_step(method, batch_of(4, name), START)
     resumed.load_state_dict(method.state_dict())
-    went_on, came_back = (train_step(m, batch_of(3), LATE) for m in (method, resumed))
+    went_on, came_back = (train_step(m, batch_of(3, name), LATE) for m in (method, resumed))
     assert all(map(torch.equal, went_on, came_back))
 
 
 def test_it_can_be_averaged(name: str) -> None:
     """An EMA of the weights is kept in a deep copy."""
     method = make(name)
-    train_step(method, batch_of(2), START)
+    train_step(method, batch_of(2, name), START)
     images = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         mine, theirs = (m.eval()(images).cam for m in (method, copy.deepcopy(method)))
@@ -236,12 +255,38 @@ def test_batches_are_reproducible_and_in_range(name: str) -> None:
     assert first(0) != other(0)
 
 
+def test_views_are_there_when_a_step_needs_them(name: str) -> None:
+    method, training = make(name), config_of(name).classify
+    bare = {key: value for key, value in batch_of(2, name).items() if not key.startswith(_OF_VIEWS)}
+    for epoch in range(10):
+        views = method.views(training, (epoch + 1) / 10)
+        if views is not None:
+            image = np.zeros((90, 40, 3), np.uint8)
+            pixels, _ = views.cut(np.random.default_rng(0), image, True)
+            assert pixels.dtype == np.uint8
+            assert pixels.ndim == 4
+            assert pixels.shape[1] == pixels.shape[2]
+            continue
+        for step in (0, 9):
+            train_step(method, bare, Progress(10 * epoch + step, 100, epoch))
+
+
+def test_seeds_are_brought_to_the_unit_interval(name: str) -> None:
+    method = make(name)
+    for total in (torch.rand(2, CLASSES, 6, 8) * 9, torch.zeros(1, CLASSES, 3, 4)):
+        seeds = method.normalise_seeds(total)
+        assert seeds.shape == total.shape
+        assert seeds.min() >= 0
+        assert seeds.max() <= 1
+        assert seeds.isfinite().all()
+
+
 def test_micro_batches_where_they_are_allowed(name: str) -> None:
     """A method that does not couple the batch has a loss that is a mean over images."""
     method = make(name).eval()
     if method.couples_batch:
         pytest.skip("the loss couples the batch; accumulation is refused")
-    batch = batch_of(4)
+    batch = batch_of(4, name)
     whole = method.losses(batch, LATE).total
     parts = [method.losses(part, LATE).total for part in split_batch(batch, 2)]
     assert torch.allclose(whole, torch.stack(parts).mean(), atol=1e-5)

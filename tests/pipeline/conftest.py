@@ -81,7 +81,7 @@ class Workspace:
         """
         rules: dict[str, set[str]] = {}
         for rule, wildcards in self.jobs(**overrides):
-            name = f"{rule} {wildcards['what']}" if "what" in wildcards else rule
+            name = f"evaluate {wildcards['what']}" if "what" in wildcards else rule
             rules.setdefault(name, set()).add(wildcards.get("variant", ""))
         return rules
 

@@ -36,7 +36,7 @@ CHANGES: dict[str, Any] = {
     "pseudo": {"crf": True},
 }
 # What takes seconds to minutes even for large data sets, and starts again.
-STARTS_AGAIN = {"manifest", "compare"}
+STARTS_AGAIN = {"manifest", "compare", "report"}
 
 # One process imports everything; each command runs in a copy of it.
 DRIVER = """

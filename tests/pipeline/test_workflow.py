@@ -114,6 +114,19 @@ def test_the_table_lists_every_variant(finished: Workspace) -> None:
     assert {line["variant"] for line in lines} == BOTH
 
 
+def test_the_report_shows_every_variant(finished: Workspace, tmp_path: Path) -> None:
+    page = finished.path("report.html").read_text()
+    for part in ("comparison", "intervals", "classes", "images", "confusion", "thresholds"):
+        assert f'id="{part}"' in page
+    for variant in BOTH:
+        assert f"{variant}: prediction" in page
+    assert "Not scored yet" not in page
+    # Also a part of Snakemake's own.
+    done = finished.run("--report", str(tmp_path / "snakemake.html"))
+    assert done.returncode == 0, done.stderr
+    assert "report.html" in (tmp_path / "snakemake.html").read_text()
+
+
 def test_every_job_leaves_a_log_and_a_record(finished: Workspace) -> None:
     stages = {
         "baseline": {
@@ -134,7 +147,9 @@ def test_every_job_leaves_a_log_and_a_record(finished: Workspace) -> None:
         assert jobs <= {record["stage"] for record in records}
         assert len(records) == len(logs)
         assert all(record["seconds"] >= 0 for record in records)
-    assert names(finished.path("logs"), ".log") == {"manifest.log", "compare.log"}
+    assert names(finished.path("logs"), ".log") == {
+        *("manifest.log", "compare.log", "report.log"),
+    }
 
 
 # What is stale
@@ -150,13 +165,17 @@ def evaluations(whats: set[str], variants: set[str]) -> dict[str, set[str]]:
     return {f"evaluate {what}": variants for what in whats}
 
 
+# What every change of a result ends with.
+SUMMED = {"compare": {""}, "report": {""}}
+
+
 def after_walk(variants: set[str]) -> dict[str, set[str]]:
     tuned = {"evaluate walk_tune": {"irnet"}} if "irnet" in variants else {}
     return {
         **dict.fromkeys(("walk", "pseudo", "segment", "predict", "crf"), variants),
         **evaluations({"walk", "pseudo"} | REPORTED, variants),
         **tuned,
-        "compare": {""},
+        **SUMMED,
     }
 
 
@@ -165,7 +184,7 @@ def after_walk(variants: set[str]) -> dict[str, set[str]]:
     [
         (
             {"crf": {"iterations": 3}},
-            {"crf": BOTH, **evaluations({"final"}, BOTH), "compare": {""}},
+            {"crf": BOTH, **evaluations({"final"}, BOTH), **SUMMED},
         ),
         # The other variant states its own.
         ({"walk": {"beta": 9}}, after_walk({"baseline"})),
@@ -180,7 +199,7 @@ def after_walk(variants: set[str]) -> dict[str, set[str]]:
                 "evaluate walk_tune": {"irnet"},
                 **{rule: {"irnet"} for rule in ("pseudo", "segment", "predict", "crf")},
                 **evaluations({"pseudo"} | REPORTED, {"irnet"}),
-                "compare": {""},
+                **SUMMED,
             },
         ),
         (
@@ -189,10 +208,11 @@ def after_walk(variants: set[str]) -> dict[str, set[str]]:
                 **evaluations({"cam", "crf"}, {"baseline"}),
                 **evaluations({"walk", "pseudo"}, WALKED),
                 **evaluations(REPORTED, BOTH),
-                "compare": {""},
+                **SUMMED,
             },
         ),
-        ({"evaluate": {"boxes": True}}, {"evaluate_boxes": {"baseline"}, "compare": {""}}),
+        ({"evaluate": {"boxes": True}}, {"evaluate_boxes": {"baseline"}, **SUMMED}),
+        ({"report": {"bootstrap": 200}}, {"report": {""}}),
         ({"resources": {"workers": 1, "processes": 2}}, {}),
     ],
 )
@@ -217,7 +237,7 @@ def test_an_edited_source_reruns_the_stages_that_contain_it(finished: Workspace)
 
 def artifacts(root: Path) -> dict[str, bytes]:
     """Return the bytes of everything that must be reproducible."""
-    skipped = (".run.json", ".log", "timings.csv", "timings.md", "params.yaml")
+    skipped = (".run.json", ".log", "timings.csv", "timings.md", "params.yaml", "report.html")
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in sorted(root.rglob("*"))
@@ -273,6 +293,9 @@ def test_own_photos_without_masks_teach_the_same_network(
     assert done.returncode == 0, done.stderr[-4000:]
     assert not list(workspace.path().rglob("metrics/*"))
     assert not workspace.path("comparison.md").exists()
+    page = workspace.path("report.html").read_text()
+    assert all(f'id="{part}"' in page for part in ("agreement", "unsure", "sheet", "training"))
+    assert 'id="comparison"' not in page
     blind, seeing = (w.path("baseline", "seed0") for w in (workspace, finished))
     # Every photo gets a mask.
     store = MaskStore(blind / "predict" / "masks.zip")

@@ -18,7 +18,8 @@ from wsss.errors import UserError
 from wsss.inference.cam import multi_scale_cam
 from wsss.inference.images import batches_by_size, windows
 from wsss.inference.scales import WINDOW, aligned, grid_of, multi_scale, shard_bounds
-from wsss.inference.segmentation import multi_scale_probabilities
+from wsss.inference.segmentation import multi_scale_scores
+from wsss.losses.normalisation import divided_by_peak
 
 STRIDE = 8
 SCALES = [0.5, 1.0, 1.5]
@@ -135,7 +136,7 @@ def test_cams_are_sums_divided_by_their_maximum(images: Tensor, flip: bool) -> N
     def network(batch: Tensor) -> Tensor:
         return directed(batch).relu()
 
-    cams = multi_scale_cam(network, images, SCALES, flip, GRID, STRIDE)
+    cams = multi_scale_cam(network, images, SCALES, flip, GRID, STRIDE, divided_by_peak)
     total = torch.stack(explicit(network, images, SCALES, flip)).sum(0)
     torch.testing.assert_close(cams, total / (total.amax((2, 3), keepdim=True) + 1e-5))
     assert cams.shape == (2, 3, *GRID)
@@ -147,7 +148,9 @@ def test_cams_are_sums_divided_by_their_maximum(images: Tensor, flip: bool) -> N
 
 def test_a_class_without_evidence_stays_at_zero(images: Tensor) -> None:
     silent = torch.tensor([1.0, 0.0, 1.0])[:, None, None]
-    cams = multi_scale_cam(lambda b: pooled(b) * silent, images, SCALES, True, GRID, STRIDE)
+    cams = multi_scale_cam(
+        lambda b: pooled(b) * silent, images, SCALES, True, GRID, STRIDE, divided_by_peak
+    )
     assert (cams[:, 1] == 0).all()
     assert cams[:, 0].max() > 0.99
     assert cams.isfinite().all()
@@ -164,7 +167,7 @@ def test_probabilities_are_those_of_an_explicit_loop(
     def network(batch: Tensor) -> Tensor:
         return 5 * directed(batch)
 
-    got = multi_scale_probabilities(network, images, scales, flip, GRID, STRIDE)
+    got = multi_scale_scores(network, images, scales, flip, GRID, STRIDE)
     passes = torch.stack([logits.softmax(1) for logits in explicit(network, images, scales, flip)])
     torch.testing.assert_close(got.mean, passes.mean(0), rtol=0, atol=1e-6)
     (alone,) = explicit(network, images, [1.0], False)
@@ -173,9 +176,23 @@ def test_probabilities_are_those_of_an_explicit_loop(
         torch.testing.assert_close(probabilities.sum(1), torch.ones(2, *GRID))
 
 
+def test_scores_are_averaged_as_they_come(images: Tensor) -> None:
+    """Gated classes and a constant background need not sum to 1, and no softmax makes them."""
+
+    def network(batch: Tensor) -> Tensor:
+        return torch.cat([torch.full_like(pooled(batch)[:, :1], 0.17), pooled(batch)], 1)
+
+    got = multi_scale_scores(network, images, SCALES, True, GRID, STRIDE, logits=False)
+    passes = torch.stack(explicit(network, images, SCALES, True))
+    torch.testing.assert_close(got.mean, passes.mean(0), rtol=0, atol=1e-6)
+    torch.testing.assert_close(got.mean[:, 0], torch.full_like(got.mean[:, 0], 0.17))
+    (alone,) = explicit(network, images, [1.0], False)
+    torch.testing.assert_close(got.single, alone, rtol=0, atol=1e-6)
+
+
 def test_probabilities_need_scale_one(images: Tensor) -> None:
     with pytest.raises(UserError, match=r"predict\.scales is \[0\.5, 2\.0\]: it must contain 1\.0"):
-        multi_scale_probabilities(pooled, images, [0.5, 2.0], True, GRID, STRIDE)
+        multi_scale_scores(pooled, images, [0.5, 2.0], True, GRID, STRIDE)
 
 
 # Shards and batches

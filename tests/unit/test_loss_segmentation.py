@@ -15,12 +15,14 @@ from wsss.engine.loop import split_batch
 from wsss.engine.task import Progress
 from wsss.losses.segmentation import (
     IGNORE,
+    balanced_by_image,
     hard_sizes,
     hard_sums,
     mean_of_groups,
     soft_sizes,
     soft_sums,
 )
+from wsss.models.dense import Dense
 from wsss.models.pyramid import pyramid_logits
 from wsss.stages.segment import SegmentationTask
 
@@ -104,7 +106,10 @@ class Pixels(nn.Module):
         self.backbone = nn.Conv2d(3, 4, 3, padding=1, stride=2)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.backbone(images)
+        return self.dense(images).logits
+
+    def dense(self, images: Tensor) -> Dense:
+        return Dense(self.backbone(images), images, aligned=False)
 
 
 def batch_of(seed: int) -> dict[str, Any]:
@@ -171,3 +176,29 @@ def test_without_a_pyramid_a_prediction_is_the_networks() -> None:
     task = SegmentationTask(Pixels())  # type: ignore[arg-type]
     images = torch.rand(1, 3, 8, 8)
     torch.testing.assert_close(task.logits(images), task.network(images))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_each_image_has_its_own_balanced_mean(count: int) -> None:
+    logits = torch.randn(count, 4, 5, 6)
+    masks = torch.randint(0, 4, (count, 5, 6))
+    masks[:, 0] = 255
+    expected = 0.0
+    for image, mask in zip(logits, masks, strict=True):
+        groups = []
+        for group in (mask == 0, (mask > 0) & (mask < 255)):
+            values = [
+                -float(image.log_softmax(0)[mask[y, x], y, x]) for y, x in group.nonzero().tolist()
+            ]
+            groups.append(sum(values) / len(values))
+        expected += sum(groups) / 2 / count
+    assert float(balanced_by_image(logits, masks)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_image_without_labelled_pixels_gives_zero() -> None:
+    logits = torch.randn(1, 4, 5, 6, requires_grad=True)
+    loss = balanced_by_image(logits, torch.full((1, 5, 6), 255))
+    loss.backward()
+    assert float(loss.detach()) == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()

@@ -27,6 +27,8 @@ from wsss.stages.segment import SegmentationTask
 CLASSES = 5
 CNNS = ("test_efficientnet.r160_in1k", "test_resnet.r160_in1k")
 NETS = sorted(SEGMENTERS)
+# Strides of the logits that are not the output stride.
+STEPS = {"deeplabv3plus": 4, "bifpn": 1}
 
 
 def backbone_of(name: str, stride: int) -> Backbone:
@@ -51,11 +53,14 @@ def test_logits_come_at_the_output_stride_or_the_decoders(
     tiny_params: Params, net: str, name: str, stride: int
 ) -> None:
     network = network_of(tiny_params, net, backbone_of(name, stride)).eval()
-    step = 4 if net == "deeplabv3plus" else stride
+    step = STEPS.get(net, stride)
     for height, width in [(64, 96), (50, 71)]:
         logits = network(torch.rand(2, 3, height, width))
         assert logits.shape == (2, CLASSES, -(-height // step), -(-width // step))
         assert logits.isfinite().all()
+        dense = network.dense(torch.rand(2, 3, height, width))
+        assert dense.logits.shape == logits.shape
+        assert dense.features.shape[0] == 2
 
 
 @pytest.mark.parametrize("net", NETS)
@@ -252,7 +257,7 @@ VIT = "test_vit.r160_in1k"
 @pytest.mark.parametrize("net", NETS)
 def test_every_network_runs_on_a_transformer_at_any_size(tiny_params: Params, net: str) -> None:
     network = network_of(tiny_params, net, backbone_of(VIT, 16)).eval()
-    step = 4 if net == "deeplabv3plus" else 16
+    step = STEPS.get(net, 16)
     for height, width in [(64, 96), (50, 71)]:
         logits = network(torch.rand(2, 3, height, width))
         assert logits.shape == (2, CLASSES, -(-height // step), -(-width // step))

@@ -19,7 +19,7 @@ from wsss.provenance import closure, code_hash, stage_modules
 
 ALL = set(STAGES)
 # Stages that start in less than a second and run where no torch is.
-WITHOUT_NETWORK = {"manifest", "seeds", "pseudo", "soft", "crf", "scoring", "compare"}
+WITHOUT_NETWORK = {"manifest", "seeds", "pseudo", "soft", "crf", "scoring", "compare", "report"}
 SEEDS = {"seeds_alpha", "seeds_label", "seeds_confident"}
 EVALUATIONS = {stage for stage in STAGES if stage.startswith("evaluate")}
 TRAIN = {"classify", "affinity", "segment", "irnet"}
@@ -115,6 +115,11 @@ def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         ("inference/cam.py", {"cam"}),
         ("inference/segmentation.py", {"predict"}),
         ("stages/compare.py", {"compare"}),
+        ("report/statistics.py", {"report"}),
+        ("report/comparison.py", {"compare", "report"}),
+        # What a module names and reads is a part of it.
+        ("report/page.html.j2", {"report"}),
+        ("report/page.css", {"report"}),
         ("metrics/boundary.py", EVALUATIONS - {"evaluate_boxes"}),
         ("data/scenes.py", {"manifest"}),
         ("data/voc.py", {"manifest"}),

@@ -13,6 +13,7 @@ from wsss.config import Params, stage_params
 from wsss.config.slices import layout_of
 from wsss.errors import UserError
 from wsss.provenance import code_hash
+from wsss.report.configuration import stages_run
 from wsss.stages.evaluations import (
     EVALUATIONS,
     stage_of,
@@ -27,6 +28,7 @@ try:
     if workflow.is_main_process:
         PARAMS.validate()
     BASE = PARAMS.base
+    SCORED = any(wanted(PARAMS.resolve(name)) for name in BASE.run.variants)
 except UserError as error:
     sys.exit(f"error: {error}")
 
@@ -37,6 +39,23 @@ DATA = f"{ROOT}/data"
 RUN = f"{ROOT}/{{variant}}/seed{{seed}}"
 LOGS = f"{RUN}/logs"
 RESOLVED = f"{BASE.run.results}/{DATASET}/params.yaml"
+# Files that pictures and curves of the report are made from, and the stages that make them.
+SHOWN = {
+    ("classify", "curve.csv"): "classify",
+    ("affinity", "curve.csv"): "affinity",
+    ("irnet", "curve.csv"): "irnet",
+    ("segment", "curve.csv"): "segment",
+    ("cam", "maps.zip"): "cam",
+    ("pseudo", "masks.zip"): "pseudo",
+    ("predict", "masks.zip"): "crf",
+}
+# The same of agreement, where no list has ground truth.
+AGREEING = {
+    ("seeds", "crf.zip"): "seeds_label",
+    ("seeds", "confident.zip"): "seeds_confident",
+    ("seeds", "high.zip"): "seeds_alpha",
+    ("predict", "scores.zip"): "predict",
+}
 MANIFEST = [f"{DATA}/manifest.csv", f"{DATA}/dataset.json"]
 JOB = f"--params {RESOLVED} --variant {{wildcards.variant}} --seed {{wildcards.seed}}"
 
@@ -203,8 +222,9 @@ def segment_input(wildcards):
         return imported
     if variant.road == "supervised":
         return []
-    soft = variant.segment.labels == "soft"
-    names = {"masks": not soft, "scores": soft or variant.segment.ignore_below > 0}
+    labels = variant.segment.labels
+    scores = labels != "hard" or variant.segment.ignore_below > 0
+    names = {"masks": labels != "soft", "scores": scores}
     files = [f"{name}.zip" for name, needed in names.items() if needed]
     return made("pseudo", *files)(wildcards)
 
@@ -238,6 +258,19 @@ def compared(wildcards):
     return list(dict.fromkeys(file for run in runs for file in metrics_of(*run)))
 
 
+def drawn(wildcards):
+    """What the report reads besides metrics: curves of trainings, and what pictures show."""
+    shown = SHOWN if SCORED else {**SHOWN, **AGREEING}
+    files = []
+    for name in BASE.run.variants:
+        stages = stages_run(PARAMS.resolve(name))
+        for seed in BASE.run.seeds:
+            job = SimpleNamespace(variant=name, seed=seed)
+            for (folder, file), stage in shown.items():
+                files += made(folder, file)(job) if stage in stages else []
+    return list(dict.fromkeys(files))
+
+
 def targets():
     """Everything that `snakemake` builds by default."""
     files = []
@@ -245,6 +278,7 @@ def targets():
         for seed in BASE.run.seeds:
             run = RUN.format(dataset=DATASET, variant=name, seed=seed)
             files += [f"{run}/predict/masks.zip", *metrics_of(name, seed)]
-    if any(wanted(PARAMS.resolve(name)) for name in BASE.run.variants):
+    files.append(f"{ROOT}/report.html".format(dataset=DATASET))
+    if SCORED:
         files.append(f"{ROOT}/comparison.md".format(dataset=DATASET))
     return list(dict.fromkeys(files))

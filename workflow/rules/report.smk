@@ -1,15 +1,30 @@
+# Which tables an evaluation writes beside its metrics depends on what is scored.
+TABLES = ["classes", "confusion"]
+# Variants whose walked scores are cut at a threshold, as CAMs are.
+CUT = [
+    name
+    for name in BASE.run.variants
+    if PARAMS.resolve(name).walk.background == "threshold"
+]
+CUT = "|".join(re.escape(name) for name in CUT) or "(?!)"
+
+
+def tables(*names):
+    """Metrics and tables of an evaluation."""
+    csv = [f"{RUN}/metrics/{{what}}.{name}.csv" for name in [*TABLES, *names]]
+    return [f"{RUN}/metrics/{{what}}.json", *csv]
+
+
 rule evaluate:
     input:
         MANIFEST,
         evaluate_input,
     output:
-        f"{RUN}/metrics/{{what}}.json",
-        f"{RUN}/metrics/{{what}}.classes.csv",
-        f"{RUN}/metrics/{{what}}.confusion.csv",
+        tables("images"),
     log:
         f"{LOGS}/evaluate_{{what}}.log",
     wildcard_constraints:
-        what="|".join(what for what in EVALUATIONS if what != "boxes"),
+        what="crf|pseudo|single|multi|final",
     conda:
         "../../envs/wsss.yaml"
     threads: pool_threads
@@ -18,6 +33,34 @@ rule evaluate:
         code=lambda wildcards: code(stage_of(wildcards.what))(wildcards),
     shell:
         f"wsss evaluate {{wildcards.what}} {JOB} --log {{log}}"
+
+
+use rule evaluate as evaluate_tune with:
+    output:
+        tables("sweep"),
+    wildcard_constraints:
+        what="cam_tune|walk_tune",
+
+
+use rule evaluate as evaluate_cam with:
+    output:
+        tables("images", "sweep"),
+    wildcard_constraints:
+        what="cam",
+
+
+use rule evaluate as evaluate_walk with:
+    wildcard_constraints:
+        what="walk",
+        variant=f"(?!(?:{CUT})/)[^/]+",
+
+
+use rule evaluate as evaluate_walk_cut with:
+    output:
+        tables("images", "sweep"),
+    wildcard_constraints:
+        what="walk",
+        variant=CUT,
 
 
 rule evaluate_boxes:
@@ -54,13 +97,40 @@ rule compare:
             caption="../report/comparison.rst",
             category="Comparison",
         ),
+        [
+            f"{ROOT}/{name}/seed{seed}/miou.json"
+            for name in BASE.run.variants
+            for seed in BASE.run.seeds
+        ],
     log:
         f"{ROOT}/logs/compare.log",
     conda:
         "../../envs/wsss.yaml"
     params:
-        variants=BASE.run.variants,
-        seeds=BASE.run.seeds,
+        config=keys("compare"),
         code=code("compare"),
     shell:
         f"wsss compare --params {RESOLVED} --log {{log}} > /dev/null"
+
+
+rule report:
+    input:
+        MANIFEST,
+        compared,
+        drawn,
+    output:
+        report(
+            f"{ROOT}/report.html",
+            caption="../report/report.rst",
+            category="Report",
+        ),
+    log:
+        f"{ROOT}/logs/report.log",
+    conda:
+        "../../envs/wsss.yaml"
+    threads: pool_threads
+    params:
+        config=keys("report"),
+        code=code("report"),
+    shell:
+        f"wsss report --params {RESOLVED} --log {{log}} > /dev/null"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from wsss.commands.options import add_params
 from wsss.errors import UserError
+from wsss.pictures.choice import spread
 
 if TYPE_CHECKING:
     from wsss.config import Params
@@ -106,13 +107,6 @@ def find_item(manifest: Manifest, name: str) -> Item:
     near = difflib.get_close_matches(wanted.stem, [item.id for item in manifest.items], 3)
     hint = f"near it are {', '.join(near)}" if near else f"ids are like {manifest.items[0].id!r}"
     raise UserError(f"no image {name!r} on the manifest: {hint}")
-
-
-def spread(items: list[Item], count: int) -> list[Item]:
-    """``count`` of ``items``, evenly spaced; all if there are no more."""
-    if count >= len(items):
-        return items
-    return [items[(2 * n + 1) * len(items) // (2 * count)] for n in range(count)]
 
 
 def _draw(story: Story, item: Item, out: Path) -> None:

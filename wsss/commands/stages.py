@@ -204,6 +204,13 @@ def _compare(args: argparse.Namespace, params: Params) -> None:
     sys.stdout.write(table)
 
 
+def _report(args: argparse.Namespace, params: Params) -> None:
+    from wsss.stages import report
+
+    context = _shared_context(args, params, "report")
+    sys.stdout.write(f"{report.run(context, params)}\n")
+
+
 def _methods(_args: argparse.Namespace, _params: Params) -> None:
     from wsss.methods import load_method, method_names
 
@@ -283,6 +290,7 @@ def register(commands: Commands) -> None:
         "images; single, multi, final: predictions at one scale, at several, and after the CRF",
     )
     _add(commands, "compare", _compare, job=False)
+    _add(commands, "report", _report, job=False)
     _add(commands, "methods", _methods, job=False)
 
 

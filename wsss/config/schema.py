@@ -190,7 +190,7 @@ class Training(Section):
     scale: Sizes | None
     flip: bool
     jitter: Annotated[list[NonNegative], Field(min_length=4, max_length=4)]
-    optimizer: Literal["sgd", "adamw"]
+    optimizer: Literal["sgd", "adam", "adamw"]
     lr: Positive
     head_lr: Positive
     bias_lr: Positive
@@ -235,6 +235,7 @@ class Cam(Section):
     flip: bool
     batch: Count
     stride: Count
+    maps: str | None
     threshold: Fraction | Literal["tune"]
 
 
@@ -254,6 +255,14 @@ class Crf(Section):
     bilateral_sxy: Positive
     bilateral_srgb: Positive
     bilateral_weight: NonNegative
+
+
+class PredictionCrf(Crf):
+    """The CRF of predictions. ``confidence``: its unary is the best class of each pixel, right
+    with this probability; null: the scores themselves, right with probability ``certainty``."""
+
+    confidence: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)] | None
+    certainty: Annotated[float, BeforeValidator(_number), Field(gt=0, le=1)]
 
 
 class Seeds(Section):
@@ -323,13 +332,33 @@ class Rates(Section):
     deeplabv3plus: Annotated[list[Count], Field(min_length=1)]
 
 
+class BiFpn(Section):
+    """The pyramid of the segmentation network ``bifpn``."""
+
+    layers: Count
+    literal: bool
+
+
+class Boundary(Section):
+    """BEACON, see :class:`wsss.losses.boundary_contrast.BoundaryContrast`."""
+
+    weight: Positive
+    step: Count
+    points: Count
+    least: Count
+    share: Fraction
+    sharpness: Positive
+    literal: bool
+
+
 class Segment(Training):
     """Training of the segmentation network."""
 
     checkpoint: Checkpoint | None
-    net: Literal["largefov", "deeplabv2", "deeplabv3plus"]
+    net: Literal["largefov", "deeplabv2", "deeplabv3plus", "bifpn"]
     loss: Literal["ce", "balanced"]
-    labels: Literal["hard", "soft"]
+    boundary: Boundary | None
+    labels: Literal["hard", "soft", "both"]
     label_stride: Count
     ignore_below: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
     msc: Scales | None
@@ -339,6 +368,7 @@ class Segment(Training):
     dilation: Count
     rates: Rates
     separable: bool
+    bifpn: BiFpn
     dropout: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
 
 
@@ -358,6 +388,17 @@ class Evaluate(Section):
     boundary_tolerance: Positive
     boxes: bool
     box_min_area: Fraction
+
+
+class Report(Section):
+    """What the page of the report shows."""
+
+    images: Natural
+    thumbnail: Annotated[int, Field(ge=32, le=1024)]
+    sheet: Natural
+    bootstrap: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)]
+    seed: Natural
 
 
 class Config(Section):
@@ -382,8 +423,9 @@ class Config(Section):
     pseudo: Pseudo
     segment: Segment
     predict: Predict
-    crf: Crf
+    crf: PredictionCrf
     evaluate: Evaluate
+    report: Report
 
     @model_validator(mode="after")
     def _combinations(self) -> Self:

@@ -28,6 +28,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "cam.flip",
         "cam.batch",
         "cam.stride",
+        "cam.maps",
         "compute",
     ),
     "seeds_alpha": ("seeds.alpha_low", "seeds.alpha_high", "seeds.alpha_crf"),
@@ -93,6 +94,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "segment.dilation",
         "segment.rates",
         "segment.separable",
+        "segment.bifpn",
         "segment.norm",
         "segment.msc",
         "segment.dropout",
@@ -116,7 +118,8 @@ STAGES: dict[str, tuple[str, ...]] = {
     "evaluate_tune": ("walk.background", "evaluate.bins", *_ORIGIN),
     "evaluate_boxes": ("evaluate.bins", "evaluate.box_min_area", *_ORIGIN),
     "evaluate": ("evaluate.boundary_tolerance", *_ORIGIN),
-    "compare": (),
+    "compare": ("run.variants", "run.seeds"),
+    "report": ("report", "run.variants", "run.seeds"),
 }
 # The module in wsss/stages that runs each stage.
 MODULES: dict[str, str] = {

@@ -24,6 +24,7 @@ from wsss.data.transforms import (
     draw_jitter,
 )
 from wsss.data.transforms import valid_pixels as valid_pixels_of
+from wsss.data.views import ViewRequest
 from wsss.randomness import permutation, sample_key
 
 Sample = dict[str, Any]
@@ -58,12 +59,15 @@ class CropDataset(Dataset[Sample]):
     Indexed by (epoch, index). A sample holds ``image`` (3, S, S) uint8, ``label`` (C,) float32,
     ``masks`` (M, S, S) uint8 with 255 outside the image, ``targets`` (C + 1, s, s) float16, see
     :class:`SoftLabels`, ``box`` (4,), ``jitter`` (4,), ``key``
-    and ``id``; it is a function of (seed, epoch, image id) alone.
+    and ``id``; it is a function of (seed, epoch, image id) alone. In epochs with views it also has
+    ``views`` (n, 3, V, V) uint8, ``view_jitter`` (n, 4), ``host_keys`` and, of views that overlap,
+    ``overlap`` (6,) and ``overlaps``, see :meth:`wsss.methods.base.Method.views`.
 
     Args:
         read_masks: returns an image's masks (H, W) uint8; None where training is weak.
         soft: probabilities to train on.
         fill: RGB of the padding.
+        views: what each epoch asks for; empty for none.
     """
 
     def __init__(
@@ -75,6 +79,7 @@ class CropDataset(Dataset[Sample]):
         fill: Sequence[int],
         read_masks: ReadMasks | None = None,
         soft: SoftLabels | None = None,
+        views: Sequence[ViewRequest | None] = (),
     ) -> None:
         self.manifest = manifest
         self.items = list(items)
@@ -83,6 +88,7 @@ class CropDataset(Dataset[Sample]):
         self.fill = tuple(fill)
         self.read_masks = read_masks
         self.soft = soft
+        self.views = tuple(views)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -111,7 +117,23 @@ class CropDataset(Dataset[Sample]):
             sample["masks"] = torch.from_numpy(np.stack(masks))
         if self.soft is not None:
             sample["targets"] = torch.from_numpy(self.soft.crop(item, crop))
+        if self.views and (views := self.views[epoch]) is not None:
+            # Last, so that everything above is drawn as it is without them.
+            sample |= self._cut_views(rng, image, views, crop.flip, key)
         return sample
+
+    def _cut_views(
+        self, rng: np.random.Generator, image: np.ndarray, views: ViewRequest, flip: bool, key: int
+    ) -> Sample:
+        windows, more = views.cut(rng, image, flip)
+        jitter = np.stack([draw_jitter(rng, self.config.jitter) for _ in windows])
+        pixels = np.ascontiguousarray(windows.transpose(0, 3, 1, 2))
+        return {
+            "views": torch.from_numpy(pixels),
+            "view_jitter": torch.from_numpy(jitter),
+            "host_keys": key,
+            **more,
+        }
 
 
 class EpochBatches(Sampler[list[Place]]):
@@ -173,13 +195,20 @@ def collate(samples: list[Sample]) -> Batch:
 def finish_images(batch: Batch, mean: Tensor) -> Batch:
     """On the device: to [0, 1], colour jitter, padding back to the mean; sets ``valid``.
 
-    ``image`` becomes (B, 3, S, S) float32, ``valid`` is (B, 1, S, S) bool.
+    ``image`` becomes (B, 3, S, S) float32, ``valid`` is (B, 1, S, S) bool. Views, which have no
+    padding, become (B, n, 3, V, V) float32.
     """
     images = batch["image"].float() / 255
     valid = valid_pixels_of(batch["box"], images.shape[-1])
     jittered = colour_jitter(images, batch["jitter"])
+    views: Batch = {}
+    if "views" in batch:
+        flat = batch["views"].flatten(0, 1).float() / 255
+        flat = colour_jitter(flat, batch["view_jitter"].flatten(0, 1))
+        views = {"views": flat.view(batch["views"].shape)}
     return {
         **batch,
+        **views,
         "image": torch.where(valid, jittered, mean[:, None, None].to(images.dtype)),
         "valid": valid,
     }

@@ -123,6 +123,12 @@ def draw_jitter(rng: np.random.Generator, strength: Sequence[float]) -> np.ndarr
 _GREY = (0.299, 0.587, 0.114)
 # RGB to YIQ (ITU-R BT.601 luma; NTSC chroma axes).
 _YIQ = ((0.299, 0.587, 0.114), (0.596, -0.274, -0.322), (0.211, -0.523, 0.312))
+# Its inverse in float32. Asking for it each step would make the host wait for the device.
+_RGB = (
+    (1, 0.956170678, 0.621432543),
+    (1.00000012, -0.272688657, -0.646813214),
+    (1, -1.10374391, 1.70062304),
+)
 
 
 def colour_jitter(images: Tensor, factors: Tensor) -> Tensor:
@@ -152,8 +158,41 @@ def _hue_matrices(hue: Tensor) -> Tensor:
     cos, sin = torch.cos(2 * math.pi * hue), torch.sin(2 * math.pi * hue)
     zero, one = torch.zeros_like(hue), torch.ones_like(hue)
     turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], -1).view(-1, 3, 3)
-    matrices: Tensor = torch.linalg.inv(to_yiq) @ turn @ to_yiq
+    matrices: Tensor = hue.new_tensor(_RGB) @ turn @ to_yiq
     return matrices
+
+
+def erase(
+    images: Tensor,
+    uniform: Tensor,
+    fill: Tensor,
+    probability: float,
+    area: tuple[float, float],
+    aspect: tuple[float, float] = (0.3, 1 / 0.3),
+) -> Tensor:
+    """Fill a random rectangle of some images (Zhong et al., "Random Erasing", AAAI 2020).
+
+    Args:
+        images: (B, 3, H, W).
+        uniform: (B, 5) in [0, 1): whether, area, aspect, top and left.
+        fill: (3,) RGB.
+        probability: share of images that lose a rectangle.
+        area: bounds of its share of the image.
+        aspect: bounds of its height over its width, drawn on a logarithmic scale.
+    """
+    height, width = images.shape[2:]
+    whether, share, ratio, top, left = uniform.T[..., None]
+    share = area[0] + (area[1] - area[0]) * share
+    low, high = math.log(aspect[0]), math.log(aspect[1])
+    ratio = torch.exp(low + (high - low) * ratio)
+    tall = (share * height * width * ratio).sqrt().round().clamp(1, height)
+    wide = (share * height * width / ratio).sqrt().round().clamp(1, width)
+    top, left = (top * (height - tall + 1)).floor(), (left * (width - wide + 1)).floor()
+    y, x = (torch.arange(n, device=images.device) for n in (height, width))
+    rows = (y >= top) & (y < top + tall) & (whether < probability)
+    columns = (x >= left) & (x < left + wide)
+    gone = (rows[:, :, None] & columns[:, None, :])[:, None]
+    return torch.where(gone, fill[:, None, None].to(images.dtype), images)
 
 
 def valid_pixels(boxes: Tensor, size: int) -> Tensor:

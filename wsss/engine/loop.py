@@ -177,7 +177,10 @@ def _run(
         set_lr(optimizer, lr_factor(schedule_fraction(step, total, config), config))
         terms: dict[str, Tensor] = {}
         for phase in range(task.phases(progress)):
-            terms |= _step(task, batch, progress, phase, how, device, optimizer)
+            found = _step(task, batch, progress, phase, how, device, optimizer)
+            # What several steps on a batch report is summed: its loss.
+            for name, value in found.items():
+                terms[name] = terms[name] + value if name in terms else value
         task.after_step(progress)
         if "ema" in modules:
             ema = modules["ema"]

@@ -32,7 +32,9 @@ def build_optimizer(task: Task, config: Training) -> torch.optim.Optimizer:
     ordered = [groups[key] for key in sorted(groups, key=lambda key: key[0])]
     if config.optimizer == "sgd":
         return torch.optim.SGD(ordered, lr=config.lr, momentum=config.momentum)
-    return torch.optim.AdamW(ordered, lr=config.lr)
+    # adam: weight decay is part of the gradient (L2); adamw: it is not.
+    kind = torch.optim.Adam if config.optimizer == "adam" else torch.optim.AdamW
+    return kind(ordered, lr=config.lr)
 
 
 def schedule_fraction(step: int, total: int, config: Training) -> float:

@@ -17,16 +17,19 @@ def multi_scale_cam(
     flip: bool,
     grid: tuple[int, int],
     multiple: int,
+    normalise: Callable[[Tensor], Tensor],
 ) -> Tensor:
-    """Sum the maps of all passes and divide by each class's maximum.
+    """Sum the maps of all passes and bring them to [0, 1].
 
     Source: Ahn & Kwak, CVPR 2018, section 3.1 and its inference protocol (sum over scales and
-    flips, division by the maximum).
+    flips).
 
     Args:
         seed_maps: (B, 3, H, W) -> non-negative (B, C, h, w).
         images: (B, 3, H, W) in [0, 1], one size.
         scales, flip, grid, multiple: see :func:`wsss.inference.scales.multi_scale`.
+        normalise: maps the sum (B, C, *grid) to [0, 1], as
+            :meth:`wsss.methods.base.Method.normalise_seeds` does.
 
     Returns:
         (B, C, *grid) in [0, 1].
@@ -34,6 +37,4 @@ def multi_scale_cam(
     total = torch.zeros(())
     for maps in multi_scale(seed_maps, images, scales, flip, grid, multiple):
         total = maps if total.dim() == 0 else total + maps
-    peak = total.amax((2, 3), keepdim=True)
-    # The paper's pipeline adds 1e-5 so that a class without any evidence stays at zero.
-    return total / (peak + 1e-5)
+    return normalise(total)

@@ -75,8 +75,8 @@ class EncodedPredictor:
 
     def _predict(self, photos: list[_Photo]) -> Iterator[bytes]:
         found = predict_window(
-            *(self.predictor.logits, [photo.image for photo in photos], self.settings.predict),
-            *(self.compute, self.device, self.predictor.multiple),
+            *(self.predictor, [photo.image for photo in photos], self.settings.predict),
+            *(self.compute, self.device),
         )
         for photo, one in zip(photos, found, strict=True):
             entry = Entry(one.scores.astype(np.float16), one.classes, one.size)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from wsss.artifacts import Entry, save_csv, save_json, voc_palette
 from wsss.atomic import atomic_path
-from wsss.config.schema import Compute, Crf, Predict
+from wsss.config.schema import Compute, Predict, PredictionCrf
 from wsss.engine.device import pick_device, place
 from wsss.inference.masks import Found, Masked, MaskJob, make_mask
 from wsss.inference.photos import Failure, Photo, Source, photo_windows
@@ -23,7 +23,7 @@ from wsss.inference.tags import Tags
 from wsss.parallel import ordered_map
 from wsss.pictures.legend import with_legend
 from wsss.pictures.overlay import overlay_mask
-from wsss.refine.crf import CrfParams
+from wsss.stages.crf import optional_crf
 from wsss.stages.predictor import Predictor
 
 COLUMNS = (
@@ -40,7 +40,7 @@ class Options:
     network sees, in pixels."""
 
     predict: Predict
-    crf: Crf | None
+    crf: PredictionCrf | None
     compute: Compute
     longest_side: int
     workers: int
@@ -73,7 +73,7 @@ def predict_photos(
     """
     failures: list[Failure] = []
     rows: list[dict[str, Any]] = []
-    params = CrfParams(**options.crf.model_dump()) if options.crf else None
+    params = optional_crf(options.crf, len(classes) + 1) if options.crf else None
     waiting: dict[str, tuple[Photo, MaskJob]] = {}
     work = _jobs(predictor, sources, tags, options, failures, report, waiting)
     for name, masked in ordered_map(partial(make_mask, params=params), work, options.processes):
@@ -103,8 +103,8 @@ def _jobs(
         if not photos:
             continue
         found = predict_window(
-            *(predictor.logits, [photo.image for photo in photos], options.predict),
-            *(options.compute, device, predictor.multiple),
+            *(predictor, [photo.image for photo in photos], options.predict),
+            *(options.compute, device),
         )
         for photo, one in zip(photos, found, strict=True):
             # In half precision, as the stage stores them: the same numbers, the same masks.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wsss.artifacts import Entry
-from wsss.refine.crf import CrfParams, crf_probabilities
+from wsss.refine.crf import CrfParams, ScoreCrf, refine_scores
 from wsss.refine.resize import resize_bilinear
 
 
@@ -49,7 +49,7 @@ class Masked(NamedTuple):
     found: list[Found]
 
 
-def make_mask(job: MaskJob, params: CrfParams | None) -> Masked:
+def make_mask(job: MaskJob, params: ScoreCrf | None) -> Masked:
     """Decide every pixel of one photo, as the stages predict and crf do.
 
     The scores are brought to the size the network saw, refined there by the CRF if ``params``
@@ -63,8 +63,10 @@ def make_mask(job: MaskJob, params: CrfParams | None) -> Masked:
         small, full = np.zeros(entry.size, np.uint8), np.zeros(job.full, np.uint8)
     else:
         scores = plain[allowed]
+        if params and not isinstance(params, CrfParams) and job.tags is not None:
+            params = params._replace(labels=1 + len(job.tags))
         if params is not None:
-            scores = crf_probabilities(job.image, scores, params)
+            scores = refine_scores(job.image, scores, params)
         ids = np.array(classes, np.uint8)
         small = ids[scores.argmax(0)]
         full = small if job.full == entry.size else ids[_winner(scores, job.full)]

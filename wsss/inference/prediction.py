@@ -1,4 +1,4 @@
-"""From images to what prediction stores of each: probabilities and a single-scale mask."""
+"""From images to what prediction stores of each: class scores and a single-scale mask."""
 
 from __future__ import annotations
 
@@ -7,23 +7,37 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from wsss.config.schema import Compute, Predict
 from wsss.engine.device import autocast
 from wsss.inference.images import batches_by_size
 from wsss.inference.scales import grid_of
-from wsss.inference.segmentation import multi_scale_probabilities
+from wsss.inference.segmentation import multi_scale_scores
 from wsss.refine.resize import resize_bilinear
 
 # A class that scores below this everywhere cannot win and is not stored.
 PRESENT = 1e-3
 
 
+class Predictor(NamedTuple):
+    """A network that predicts masks.
+
+    ``module`` is what to place on a device. ``maps`` turns (B, 3, H, W) images in [0, 1] into
+    (B, C + 1, h, w) maps: logits, or, if not ``logits``, class scores that are averaged as they
+    come. Image sizes are rounded to ``multiple``, the output stride.
+    """
+
+    module: nn.Module
+    maps: Callable[[Tensor], Tensor]
+    multiple: int
+    logits: bool = True
+
+
 class Prediction(NamedTuple):
     """One image.
 
-    ``scores`` (K, h, w) float32: mean probabilities over all passes of the K ``classes``
+    ``scores`` (K, h, w) float32: mean scores over all passes of the K ``classes``
     (ids 0..C) that reach :data:`PRESENT` anywhere; ``size`` the image's (H, W); ``single`` the
     (H, W) uint8 mask of scale 1 alone.
     """
@@ -36,23 +50,21 @@ class Prediction(NamedTuple):
 
 @torch.inference_mode()
 def predict_window(
-    network: Callable[[Tensor], Tensor],
+    predictor: Predictor,
     images: Sequence[np.ndarray],
     config: Predict,
     compute: Compute,
     device: torch.device,
-    multiple: int,
 ) -> list[Prediction]:
     """Predict the images of one window, in batches of equal size.
 
     Args:
-        network: (B, 3, H, W) in [0, 1] on ``device`` -> (B, C + 1, h, w) logits.
+        predictor: its module is on ``device``.
         images: (H, W, 3) uint8 each; neighbours of one size share a batch, so the same window
             gives the same bytes.
         config: scales, flip, batch and the stride of the result.
         compute: precision.
-        device: where ``network`` is.
-        multiple: output stride that scaled sizes are rounded to.
+        device: where the network is.
 
     Returns:
         One prediction an image, in order. Raises UserError if 1 is not among the scales.
@@ -62,8 +74,9 @@ def predict_window(
         size = (batch.shape[2], batch.shape[3])
         grid = grid_of(size, config.stride)
         with autocast(compute, device):
-            found = multi_scale_probabilities(
-                network, batch.to(device), config.scales, config.flip, grid, multiple
+            found = multi_scale_scores(
+                *(predictor.maps, batch.to(device), config.scales, config.flip, grid),
+                *(predictor.multiple, predictor.logits),
             )
         means, alone = found.mean.cpu().numpy(), found.single.cpu().numpy()
         for index, mean, single in zip(indices, means, alone, strict=True):

@@ -1,4 +1,4 @@
-"""Multi-scale class probabilities of a segmentation network."""
+"""Multi-scale class scores of a network that predicts masks."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from wsss.errors import UserError
 from wsss.inference.scales import multi_scale
 
 
-class Probabilities(NamedTuple):
-    """(B, K, h, w) probabilities: the mean over all passes, and of scale 1 unflipped alone."""
+class Scores(NamedTuple):
+    """(B, K, h, w) class scores: the mean over all passes, and of scale 1 unflipped alone."""
 
     mean: Tensor
     single: Tensor
 
 
-def multi_scale_probabilities(
+def multi_scale_scores(
     network: Callable[[Tensor], Tensor],
     images: Tensor,
     scales: Sequence[float],
     flip: bool,
     grid: tuple[int, int],
     multiple: int,
-) -> Probabilities:
-    """Average softmax probabilities over scales and flips.
+    logits: bool = True,
+) -> Scores:
+    """Average class scores over scales and flips.
 
-    Logits are resized to ``grid`` before the softmax. Arguments as in
-    :func:`wsss.inference.scales.multi_scale`.
+    Arguments as in :func:`wsss.inference.scales.multi_scale`; with ``logits`` the network's maps
+    are resized to ``grid`` before a softmax makes probabilities of them, otherwise they are scores
+    as they come.
 
     Raises:
         UserError: 1 is not among the scales, so there is no single-scale result to report.
@@ -39,10 +41,10 @@ def multi_scale_probabilities(
         raise UserError(f"predict.scales is {list(scales)}: it must contain 1.0")
     first = list(scales).index(1.0) * (2 if flip else 1)
     total, single, count = torch.zeros(()), torch.zeros(()), 0
-    for logits in multi_scale(network, images, scales, flip, grid, multiple):
-        probabilities = logits.softmax(1)
+    for maps in multi_scale(network, images, scales, flip, grid, multiple):
+        scores = maps.softmax(1) if logits else maps
         if count == first:
-            single = probabilities
-        total = probabilities if count == 0 else total + probabilities
+            single = scores
+        total = scores if count == 0 else total + scores
         count += 1
-    return Probabilities(total / count, single)
+    return Scores(total / count, single)

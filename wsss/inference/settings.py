@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from wsss.artifacts import weights_meta
 from wsss.config import Config
 from wsss.config.resolve import VARIANTS, lay_over, overlay, read_yaml, validate_section
-from wsss.config.schema import Backbone, Classify, Compute, Crf, Method, Predict, Segment
+from wsss.config.schema import Backbone, Classify, Compute, Method, Predict, PredictionCrf, Segment
 from wsss.errors import UserError
 
 # What the stage that trained a predicting network wrote of its configuration.
@@ -45,7 +45,7 @@ class Inference(NamedTuple):
     """How to predict: ``crf`` is None for none; ``origin`` says where it stands written."""
 
     predict: Predict
-    crf: Crf | None
+    crf: PredictionCrf | None
     origin: str
 
 
@@ -142,4 +142,6 @@ def _from_raw(raw: Mapping[str, Any], variant: str | None, origin: str) -> Infer
             )
         raw = overlay(raw, lay_over(variants, variant, origin))
     predict = validate_section(Predict, "predict", raw.get("predict"), origin)
-    return Inference(predict, validate_section(Crf, "crf", raw.get("crf"), origin), origin)
+    return Inference(
+        predict, validate_section(PredictionCrf, "crf", raw.get("crf"), origin), origin
+    )

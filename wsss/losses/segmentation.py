@@ -83,3 +83,23 @@ def mean_of_groups(sums: Mapping[str, Tensor], sizes: Mapping[str, float]) -> Te
     """
     means = [value / (sizes[name] or 1.0) for name, value in sums.items()]
     return torch.stack(means).mean()
+
+
+def balanced_by_image(logits: Tensor, masks: Tensor) -> Tensor:
+    """Half of each image's mean over background and over foreground pixels, averaged over images.
+
+    A group without pixels counts as 0, so that an image whose mask is all 255 gives 0.
+
+    Source: Ru et al., "Token Contrast for Weakly-Supervised Semantic Segmentation" (ToCo), CVPR
+    2023, official code, with one image at a time as there.
+
+    Args:
+        logits: (B, K, H, W).
+        masks: (B, H, W) int64 class ids; 255 is ignored.
+    """
+    values = F.cross_entropy(logits, masks, ignore_index=IGNORE, reduction="none")
+    means = []
+    for group in (masks == 0, (masks != 0) & (masks != IGNORE)):
+        total = torch.where(group, values, 0).sum((1, 2))
+        means.append(total / group.sum((1, 2)).clamp(min=1))
+    return (torch.stack(means).sum(0) / 2).mean()

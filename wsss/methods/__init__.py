@@ -33,7 +33,7 @@ def load_method(name: str) -> type[Method]:
 
 
 def check_method(config: Config, where: str) -> None:
-    """Check a variant's method parameters and its road before any job starts."""
+    """Check a variant's method parameters, maps and road before any job starts."""
     method = load_method(config.method.name)
     try:
         method.Params.model_validate(config.method.params)
@@ -45,6 +45,11 @@ def check_method(config: Config, where: str) -> None:
             f"{where}: {key} is {detail['input']!r}: {detail['msg']} (parameters of "
             f"{config.method.name}: {allowed})"
         ) from error
+    if config.cam.maps is not None and config.cam.maps not in method.seed_kinds:
+        kinds = ", ".join(["null", *method.seed_kinds])
+        raise UserError(
+            f"{where}: cam.maps is {config.cam.maps!r}: method {config.method.name!r} has {kinds}"
+        )
     if config.road != "supervised" and config.road not in method.info.roads:
         raise UserError(
             f"{where}: road is {config.road!r} but method {config.method.name!r} goes "

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from wsss.config.schema import Training
 from wsss.data.training import shuffled_batches
+from wsss.data.views import ViewRequest
 from wsss.engine.task import Task
+from wsss.losses.normalisation import divided_by_peak
 from wsss.models.backbones import Backbone
 
 
@@ -60,10 +62,15 @@ class Method(Task):
     Subclasses implement :meth:`forward` and :meth:`losses` and may override the rest. The loop,
     mixed precision, CAM inference, refinement, segmentation and evaluation are shared, so that a
     comparison of methods compares objectives.
+
+    Attributes:
+        seed_kinds: the maps that seeds can be made from, where there is a choice; the first is
+            what :meth:`seed_maps` gives.
     """
 
     info: ClassVar[MethodInfo]
     Params: ClassVar[type[MethodParams]] = MethodParams
+    seed_kinds: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, backbone: Backbone, num_classes: int, params: MethodParams, dropout: float
@@ -78,14 +85,55 @@ class Method(Task):
         """Map (B, 3, H, W) RGB in [0, 1] to logits, raw CAMs and features."""
         raise NotImplementedError  # pragma: no cover
 
+    def views(self, training: Training, fraction: float) -> ViewRequest | None:  # noqa: ARG002
+        """Say which extra views of its images an epoch needs, if any.
+
+        They are cut from the original image, mirrored with the training crop, by the sample's own
+        generator; the crop itself is the same with and without them. The batch then has
+
+        - ``views`` (B, n, 3, S, S) in [0, 1], colours jittered apart;
+        - ``host_keys``, the samples' keys as a list of int, for draws that the host must know;
+        - of views that overlap, ``overlap`` (B, 6) int64, their common rectangles, see
+          :class:`wsss.data.views.Overlap`, and ``overlaps``, the same as a list of those on the
+          host.
+
+        Args:
+            training: of the classification network, whose crop says how large views are.
+            fraction: of training at the end of the epoch: views are needed from some time t on in
+                every epoch with ``fraction > t``.
+        """
+        return None
+
     def seed_maps(self, images: Tensor) -> Tensor:
         """Return the (B, C, h, w) non-negative maps that CAM inference averages over scales."""
         output: Output = self(images)
         return output.cam.relu()
 
+    def seeds(self, kind: str | None) -> Callable[[Tensor], Tensor]:
+        """Return the function from images to maps of one of :attr:`seed_kinds`; None: the first."""
+        if kind is not None and kind not in self.seed_kinds:
+            raise ValueError(f"{self.info.title} has no seeds of kind {kind!r}")
+        return self.seed_maps
+
+    def normalise_seeds(self, total: Tensor) -> Tensor:
+        """Bring the sum of all passes' seed maps, (B, C, h, w) float32, to [0, 1].
+
+        The default divides by each class's maximum. It is asked for all classes; those that an
+        image is not tagged with are dropped afterwards.
+        """
+        return divided_by_peak(total)
+
     def segment(self, images: Tensor) -> Tensor:
         """Return (B, C + 1, h, w) segmentation logits, for the single-stage road only."""
         raise NotImplementedError(f"{self.info.title} predicts no masks by itself")
+
+    def scores(self, images: Tensor) -> Tensor:
+        """Return the (B, C + 1, h, w) non-negative class scores of one pass.
+
+        Single-stage inference averages them over scales and flips and takes the highest. They
+        need not sum to 1: a method may gate classes, or give background a constant.
+        """
+        return self.segment(images).float().softmax(1)
 
     def batches(
         self, labels: Tensor, training: Training, seed: int

@@ -1,4 +1,5 @@
-"""Backbones: any timm network as a pyramid of feature maps, normalising its own input."""
+"""Backbones: any timm network, or Wide ResNet-38, as a pyramid of feature maps that normalises its
+own input."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsss.config.schema import Backbone as BackboneConfig
 from wsss.errors import UserError
+from wsss.models import wide_resnet38
 from wsss.models.dropout import replace_dropout
 from wsss.models.geometry import Geometry, set_geometry
 from wsss.models.norms import allow_single_values
@@ -20,6 +22,8 @@ from wsss.models.weights import check_keys, load_initial
 
 # Pixels of the blank image that shows which layers a feature map comes from.
 PROBE = 64
+# Strides of the seven stages of an EfficientNet that classifies (Tan & Le, ICML 2019, table 1).
+TAP_STRIDES = (2, 4, 8, 16, 16, 32, 32)
 
 
 class Backbone(nn.Module):
@@ -47,9 +51,52 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map (B, 3, H, W) RGB in [0, 1] to feature maps (B, D_i, h_i, w_i), finest first."""
-        normalised = (images - self.mean[:, None, None]) / self.std[:, None, None]
-        features: list[Tensor] = self.network(normalised)
+        features: list[Tensor] = self.network(self.normalise(images))
         return features
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Bring (B, 3, H, W) RGB in [0, 1] to the mean and spread the weights were trained on."""
+        return (images - self.mean[:, None, None]) / self.std[:, None, None]
+
+    def taps(self, images: Tensor) -> list[Tensor]:
+        """Map (B, 3, H, W) RGB in [0, 1] to seven maps p1..p7 (B, D_i, h_i, w_i), finest first.
+
+        Of a network of seven stages, as all EfficientNets are, they are the outputs of its
+        stages. Any other network repeats its levels: p_i is the finest one whose stride is at
+        least that of stage i of an EfficientNet, or the last level.
+        """
+        stages = self._seven_stages()
+        if not stages:
+            levels = self(images)
+            return [levels[index] for index in self._tap_levels()]
+        found: list[Tensor] = []
+        hooks = [stage.register_forward_hook(lambda _m, _i, x: found.append(x)) for stage in stages]
+        try:
+            self(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
+
+    @property
+    def tap_channels(self) -> list[int]:
+        """Channels of :meth:`taps`."""
+        mode = self.training
+        self.eval()
+        with torch.no_grad():
+            maps = self.taps(self.mean.new_zeros(1, 3, PROBE, PROBE))
+        self.train(mode)
+        return [x.shape[1] for x in maps]
+
+    def _seven_stages(self) -> list[nn.Module]:
+        blocks = getattr(self.network, "blocks", None)
+        stages = list(blocks) if isinstance(blocks, nn.Sequential) else []
+        return stages if len(stages) == len(TAP_STRIDES) else []
+
+    def _tap_levels(self) -> list[int]:
+        last = len(self.reductions) - 1
+        coarse = [[i for i, r in enumerate(self.reductions) if r >= s] for s in TAP_STRIDES]
+        return [found[0] if found and number < 5 else last for number, found in enumerate(coarse)]
 
     def freeze(self, levels: int, affine: bool = False) -> None:
         """Keep everything that the ``levels`` finest maps are made of as it is: its weights get
@@ -127,8 +174,10 @@ def build_backbone(
             UserError: unknown name, an output stride the network cannot have, weights that do not
                 fit or would have to be downloaded without permission.
     """
-    timm = _timm()
     source = config.weights if pretrained else "random"
+    if config.name == wide_resnet38.NAME:
+        return _wide_resnet38(source, output_stride, geometry)
+    timm = _timm()
     overlay: dict[str, Any] = {}
     mean = std = None
     if source.startswith(("package:", "file:")):
@@ -173,6 +222,23 @@ def build_backbone(
     allow_single_values(network)
     default: Any = timm.get_pretrained_cfg(config.name)
     return Backbone(network, tuple(mean or default.mean), tuple(std or default.std))
+
+
+def _wide_resnet38(source: str, output_stride: int, geometry: Geometry) -> Backbone:
+    """Make the one network that timm does not have; arguments as in :func:`build_backbone`."""
+    if source == "hub":
+        raise UserError(
+            f"backbone.weights is 'hub', but {wide_resnet38.NAME!r} is on none: name the converted "
+            "ImageNet weights as file:PATH"
+        )
+    network = wide_resnet38.create(output_stride)
+    set_geometry(network, geometry, wide_resnet38.NAME)
+    if source != "random":
+        state = wide_resnet38.without_head(load_initial(source, None).state)
+        shapes = {name: value.shape for name, value in network.state_dict().items()}
+        check_keys(state, shapes, wide_resnet38.HEADS[0], source)
+        network.load_state_dict(state, strict=False)  # old files lack num_batches_tracked
+    return Backbone(network, wide_resnet38.MEAN, wide_resnet38.STD)
 
 
 def _skeleton(name: str) -> nn.Module:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from wsss.models.backbones import Backbone
+from wsss.models.dense import Dense
 
 # Standard deviation of the classifiers' first weights, as in the published ResNet-101 network.
 INITIAL_STD = 0.01
@@ -41,5 +42,10 @@ class DeepLabV2(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, 3, H, W) RGB in [0, 1] to logits (B, classes, h, w) at the output stride."""
+        return self.dense(images).logits
+
+    def dense(self, images: Tensor) -> Dense:
+        """Return logits and the backbone's last features, both at the output stride."""
         features = self.backbone(images)[-1]
-        return torch.stack([layer(features) for layer in self.classifiers]).sum(0)
+        logits = torch.stack([layer(features) for layer in self.classifiers]).sum(0)
+        return Dense(logits, features, aligned=False)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsss.models.backbones import Backbone
+from wsss.models.dense import Dense
 from wsss.models.dropout import KeyedDropout
 from wsss.models.norms import allow_single_values
 
@@ -120,12 +121,16 @@ class DeepLabV3Plus(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, 3, H, W) RGB in [0, 1] to logits (B, classes, ceil(H / 4), ceil(W / 4))."""
+        return self.dense(images).logits
+
+    def dense(self, images: Tensor) -> Dense:
+        """Return logits and the decoder's last hidden layer, both at stride 4."""
         size = [-(-length // LOW_STRIDE) for length in images.shape[2:]]
         levels = self.backbone(images)
         low = _resize(self.reduce(levels[self.level]), size)
         high = _resize(self.aspp(levels[-1]), size)
-        logits: Tensor = self.decoder(torch.cat([high, low], dim=1))
-        return logits
+        features = self.decoder[:-1](torch.cat([high, low], dim=1))
+        return Dense(self.decoder[-1](features), features, aligned=False)
 
 
 def low_level(reductions: Sequence[int]) -> int:

@@ -57,15 +57,37 @@ class KeyedDropout(nn.Module):
             return x
         if self.keys is None or len(self.keys) != len(x):
             raise RuntimeError("KeyedDropout needs one key a sample: call set_keys before forward")
-        shape = x.shape[:2] if self.channels else x.shape
+        shape = self._shape(x)
         count = int(torch.Size(shape[1:]).numel())
         uniform = keyed_uniform(self.keys, self.layer, count).view(shape)
         keep = (uniform >= self.rate).to(x.dtype) / (1 - self.rate)
         return x * keep.view(*shape, *(1,) * (x.dim() - len(shape)))
 
+    def _shape(self, x: Tensor) -> torch.Size:
+        """Leading axes of ``x`` whose entries are dropped independently."""
+        return x.shape[:2] if self.channels else x.shape
+
     def extra_repr(self) -> str:
         """Show the rate and the kind."""
         return f"rate={self.rate}, channels={self.channels}"
+
+
+class KeyedDropPath(KeyedDropout):
+    """Leaves out the residual branch of whole samples (Huang et al., ECCV 2016)."""
+
+    def _shape(self, x: Tensor) -> torch.Size:
+        return x.shape[:1]
+
+
+def set_drop_path(network: nn.Module, rate: float) -> None:
+    """Let each residual branch of a timm network be left out, the i-th of n at ``rate`` i / n.
+
+    Source: drop connect of EfficientNet (Tan & Le, ICML 2019, official code). Blocks are those
+    with a ``drop_path``; a network without any stays as it is.
+    """
+    blocks = [m for m in network.modules() if isinstance(getattr(m, "drop_path", None), nn.Module)]
+    for index, block in enumerate(blocks):
+        block.drop_path = KeyedDropPath(rate * index / len(blocks))
 
 
 def replace_dropout(module: nn.Module) -> None:
@@ -84,3 +106,9 @@ def set_keys(module: nn.Module, keys: Tensor) -> None:
     layers = (m for m in module.modules() if isinstance(m, KeyedDropout))
     for number, layer in enumerate(layers):
         layer.keys, layer.layer = keys, number
+
+
+def keys_of_pass(keys: Tensor, number: int) -> Tensor:
+    """Return other (B,) keys for the ``number``-th pass of a batch through a network, so that two
+    views of an image do not drop the same values; number 0 keeps them."""
+    return keys ^ (number * 0x5851F42D)

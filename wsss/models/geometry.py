@@ -24,15 +24,21 @@ def set_geometry(network: nn.Module, geometry: Geometry, name: str) -> None:
         geometry: ``timm`` leaves it alone: strides in the 3x3 convolutions, and where a stride
             was taken away, everything behind it dilates. ``undilated``: strides are taken away and
             nothing dilates, as in the ResNet-50 of IRNet (Ahn et al., CVPR 2019, published
-            code). ``caffe``: the ResNet of He et al. (CVPR 2016) as DeepLab (Chen et al., TPAMI
-            2017) uses it: strides in the first 1x1 convolution of a stage, the first block of a
-            dilated stage as dilated as the others, and a max pooling that rounds sizes up.
+            code) and the EfficientNet of MuSCLe (official code). ``caffe``: the ResNet of He et
+            al. (CVPR 2016) as DeepLab (Chen et al., TPAMI 2017) uses it: strides in the first 1x1
+            convolution of a stage, the first block of a dilated stage as dilated as the others,
+            and a max pooling that rounds sizes up.
         name: what errors call the network.
 
     Raises:
-        UserError: the network is no ResNet, or for ``caffe``, one without bottlenecks.
+        UserError: the network is no ResNet (nor, for ``undilated``, an EfficientNet), or for
+            ``caffe``, one without bottlenecks.
     """
     if geometry == "timm":
+        return
+    blocks = getattr(network, "blocks", None)
+    if geometry == "undilated" and isinstance(blocks, nn.Sequential):
+        _undilate(blocks)
         return
     stages = [stage for key in _STAGES if (stage := getattr(network, key, None)) is not None]
     pool = getattr(network, "maxpool", None)
@@ -40,14 +46,18 @@ def set_geometry(network: nn.Module, geometry: Geometry, name: str) -> None:
         raise UserError(f"geometry {geometry!r} is for ResNets, not for {name!r}")
     if geometry == "undilated":
         for stage in stages:
-            for module in stage.modules():
-                if isinstance(module, nn.Conv2d):
-                    _dilate(module, 1)
+            _undilate(stage)
         return
     pool.ceil_mode = True
     dilation = 1
     for index, stage in enumerate(stages):
         dilation = _caffe_stage(stage, dilation, 1 if index == 0 else 2, name)
+
+
+def _undilate(stage: nn.Module) -> None:
+    for module in stage.modules():
+        if isinstance(module, nn.Conv2d) and max(module.dilation) > 1:
+            _dilate(module, 1)
 
 
 def _caffe_stage(stage: nn.Module, dilation: int, nominal: int, name: str) -> int:

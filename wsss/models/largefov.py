@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from wsss.models.backbones import Backbone
+from wsss.models.dense import Dense
 from wsss.models.dropout import KeyedDropout
 
 
@@ -44,5 +45,9 @@ class LargeFov(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map (B, 3, H, W) RGB in [0, 1] to logits (B, classes, h, w) at the output stride."""
-        logits: Tensor = self.head(self.backbone(images)[-1])
-        return logits
+        return self.dense(images).logits
+
+    def dense(self, images: Tensor) -> Dense:
+        """Return logits and the second hidden layer, both at the output stride."""
+        features = self.head[:-1](self.backbone(images)[-1])
+        return Dense(self.head[-1](features), features, aligned=False)

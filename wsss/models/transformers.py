@@ -8,24 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from wsss.errors import UserError
+from wsss.models.levels import Levels
 
 # Maps at even depths, the last block's included; a CNN's stages number about as many.
 LEVELS = 4
-
-
-class _Info:
-    """Channels and strides of the maps, asked for as of timm's networks."""
-
-    def __init__(self, channels: list[int], reductions: list[int]) -> None:
-        self._channels, self._reductions = channels, reductions
-
-    def channels(self) -> list[int]:
-        """Channels of each map."""
-        return self._channels
-
-    def reduction(self) -> list[int]:
-        """Stride of each map in pixels."""
-        return self._reductions
 
 
 class TransformerFeatures(nn.Module):
@@ -45,7 +31,7 @@ class TransformerFeatures(nn.Module):
         depth, patch = len(network.blocks), max(network.patch_embed.patch_size)
         count = min(LEVELS, depth)
         self.indices = [depth * (level + 1) // count - 1 for level in range(count)]
-        self.feature_info = _Info([network.embed_dim] * count, [patch] * count)
+        self.feature_info = Levels([network.embed_dim] * count, [patch] * count)
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """Map normalised (B, 3, H, W) to (B, D, ceil(H / patch), ceil(W / patch)) a level."""

@@ -21,6 +21,7 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
     """Write the CAMs of one shard; which classes are present comes from the tags."""
     config, manifest = context.config, context.manifest
     method = build_method(config, manifest.num_classes, False)
+    maps = method.seeds(config.cam.maps)
     weights = context.paths.weights("classify")
     load_trained(method, weights)
     device = pick_device(config.compute)
@@ -34,12 +35,13 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
                 size = (batch.shape[2], batch.shape[3])
                 with autocast(config.compute, device):
                     cams = multi_scale_cam(
-                        method.seed_maps,
+                        maps,
                         batch.to(device),
                         config.cam.scales,
                         config.cam.flip,
                         grid_of(size, config.cam.stride),
                         config.classify.output_stride,
+                        method.normalise_seeds,
                     )
                 for index, cam in zip(indices, cams.cpu(), strict=True):
                     present = manifest.present(held[index])

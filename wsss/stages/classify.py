@@ -39,6 +39,9 @@ def run(context: Context) -> None:
         return
     items = labelled(manifest.role("train"))
     method = build_method(context.config, manifest.num_classes, True, context.seed)
-    dataset = CropDataset(manifest, items, training, context.seed, padding(method.backbone))
+    ends = [(epoch + 1) / training.epochs for epoch in range(training.epochs)]
+    views = [method.views(training, end) for end in ends]
+    fill = padding(method.backbone)
+    dataset = CropDataset(manifest, items, training, context.seed, fill, views=views)
     labels = torch.from_numpy(np.stack([manifest.label(item) for item in items]))
     train(context, method, dataset, method.batches(labels, training, context.seed), training)

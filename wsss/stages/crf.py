@@ -7,20 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss.config.schema import Crf
+from wsss.config.schema import PredictionCrf
 from wsss.context import Context
-from wsss.refine.crf import CrfParams, crf_probabilities
+from wsss.refine.crf import DoubtfulCrf, LabelCrf, ScoreCrf, refine_scores
 from wsss.refine.resize import resize_bilinear
 from wsss.stages.refining import Job, crf_params, take_shard, write_maps
 
 
-def scores_of(job: Job, params: CrfParams | None) -> np.ndarray:
+def scores_of(job: Job, params: ScoreCrf | None) -> np.ndarray:
     """Return (K, H, W) class scores at image size, after a CRF if ``params`` are given."""
     scores = resize_bilinear(job.entry.array, job.entry.size)
-    return scores if params is None else crf_probabilities(job.image, scores, params)
+    return scores if params is None else refine_scores(job.image, scores, params)
 
 
-def refine(job: Job, params: CrfParams | None) -> list[np.ndarray]:
+def refine(job: Job, params: ScoreCrf | None) -> list[np.ndarray]:
     """Return the (H, W) mask of class scores, after a CRF if ``params`` are given.
 
     The stored classes (ids 0..C) are those that the network itself scores; no tag is read.
@@ -28,14 +28,22 @@ def refine(job: Job, params: CrfParams | None) -> list[np.ndarray]:
     return [np.array(job.entry.classes, np.uint8)[scores_of(job, params).argmax(0)]]
 
 
-def optional_crf(config: Crf) -> CrfParams | None:
-    """Return the constants of the CRF, or None where 0 iterations switch it off."""
-    return crf_params(config) if config.iterations else None
+def optional_crf(config: PredictionCrf, labels: int) -> ScoreCrf | None:
+    """Return the CRF of predictions, or None where 0 iterations switch it off.
+
+    ``labels`` is the number of classes, background included.
+    """
+    if not config.iterations:
+        return None
+    params = crf_params(config)
+    if config.confidence is not None:
+        return LabelCrf(params, config.confidence, labels)
+    return params if config.certainty == 1 else DoubtfulCrf(params, config.certainty, labels)
 
 
 def run(context: Context, out: Path, shard: tuple[int, int] = (0, 1)) -> None:
     """Write the final masks of the predicted images."""
     config, manifest = context.config, context.manifest
     items = take_shard(manifest.role("val" if config.data.splits.val else "train"), shard)
-    function = partial(refine, params=optional_crf(config.crf))
+    function = partial(refine, params=optional_crf(config.crf, manifest.num_classes + 1))
     write_maps(context, function, items, context.paths.store("predict", "scores"), [out])

@@ -1,4 +1,4 @@
-"""Stage: class probabilities of the reported split, multi-scale and single-scale."""
+"""Stage: class scores of the reported split, multi-scale and single-scale."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wsss.stages.predictor import load_predictor
 
 
 def run(context: Context, scores: Path, single: Path) -> None:
-    """Write mean probabilities (network's own classes, no tags) and single-scale label maps."""
+    """Write mean scores (network's own classes, no tags) and single-scale label maps."""
     config, manifest = context.config, context.manifest
     stage = "classify" if config.road == "single-stage" else "segment"
     weights = context.paths.weights(stage)
@@ -26,9 +26,6 @@ def run(context: Context, scores: Path, single: Path) -> None:
     stores = {scores: ArrayStoreWriter, single: MaskStoreWriter}
     with resumable(context, stores, items, [weights]) as job:
         for held, images in windows(manifest, job.todo, config.resources.workers, "predict"):
-            found = predict_window(
-                *(predictor.logits, images, config.predict, config.compute, device),
-                predictor.multiple,
-            )
+            found = predict_window(predictor, images, config.predict, config.compute, device)
             for item, one in zip(held, found, strict=True):
                 job.add(item.id, (one.scores, one.classes, one.size), (one.single,))

@@ -28,7 +28,7 @@ class Job(NamedTuple):
 
 def crf_params(config: Crf) -> CrfParams:
     """Return the constants in the form the CRF takes."""
-    return CrfParams(**config.model_dump())
+    return CrfParams(**config.model_dump(include=set(CrfParams._fields)))
 
 
 def take_shard(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:

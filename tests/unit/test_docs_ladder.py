@@ -1,0 +1,96 @@
+"""The script that runs the ladders and tells their results."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.conftest import ROOT
+from wsss.artifacts import save_csv, save_json
+from wsss.config import Params
+from wsss.config.resolve import overlay
+
+VERSIONS = {"torch": "0"}
+
+
+@pytest.fixture
+def ladder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script, its folders moved to a temporary place."""
+    spec = importlib.util.spec_from_file_location("ladder", ROOT / "docs" / "ladder.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "KEPT", tmp_path / "kept")
+    monkeypatch.setattr(module, "ROOT", tmp_path)
+    return module
+
+
+@pytest.fixture
+def params(raw_params: dict[str, Any]) -> Params:
+    run = {"variants": ["baseline", "more"], "seeds": [0, 1], "results": "results"}
+    return Params(overlay(raw_params, {"run": run, "variants": {"more": {"cam": {"flip": True}}}}))
+
+
+def finish(root: Path, rung: str, seed: int, miou: float) -> None:
+    folder = root / "results" / "scenes" / rung / f"seed{seed}"
+    save_json(folder / "metrics" / "cam.json", {"miou": miou, "oracle_miou": miou + 0.01})
+    record = {"seconds": 120.0, "peak_rss_mb": 1, "git": "x", "machine": "m", "versions": VERSIONS}
+    save_json(folder / "classify" / "weights.run.json", record)
+    save_csv(folder / "classify" / "curve.csv", [{"step": 1, "loss": 2}], ["step", "loss"])
+    save_json(root / "results" / "scenes" / "data" / "dataset.json", {"data_hash": "d"})
+
+
+def test_a_rung_is_run_once_and_kept(
+    ladder: ModuleType, params: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def snakemake(command: list[str], **_: Any) -> SimpleNamespace:
+        asked.append([part for part in command if part.endswith(".json")])
+        if "more" in command[1]:
+            return SimpleNamespace(returncode=1)
+        for seed, miou in enumerate((0.40, 0.44)):
+            finish(tmp_path, "baseline", seed, miou)
+        return SimpleNamespace(returncode=0)
+
+    monkeypatch.setattr(subprocess, "run", snakemake)
+    assert ladder.run(params, []) == 1
+    assert asked[0] == [f"results/scenes/baseline/seed{seed}/metrics/cam.json" for seed in (0, 1)]
+    kept = sorted(path.name for path in (tmp_path / "kept").iterdir())
+    assert kept == ["baseline-seed0.json", "baseline-seed1.json"]
+    entry = json.loads((tmp_path / "kept" / kept[0]).read_text())
+    assert (entry["data_hash"], entry["last_losses"]) == ("d", {"step": "1", "loss": "2"})
+    asked.clear()
+    ladder.run(params, [])
+    assert [files[0].split("/")[2] for files in asked] == ["more"]
+
+
+def test_the_table_says_mean_spread_and_difference(
+    ladder: ModuleType, params: Params, tmp_path: Path
+) -> None:
+    for rung, values in {"baseline": (0.40, 0.44), "more": (0.50,)}.items():
+        for seed, miou in enumerate(values):
+            finish(tmp_path, rung, seed, miou)
+            ladder.keep(params, rung, seed)
+    lines = ladder.table(params).splitlines()
+    assert lines[2] == "| baseline | 42.0 ± 2.8 | +0.0 | [43.0] | 2 | 2 |"
+    assert lines[3] == "| more | 50.0 | +8.0 | [51.0] | 1 | 2 |"
+    (tmp_path / "kept" / "more-seed0.json").unlink()
+    assert "| more | not run yet |" in ladder.table(params)
+
+
+def test_the_preset_resolves(ladder: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wsss.config import load_params
+
+    monkeypatch.setenv("VOC_ROOT", "somewhere")
+    loaded = load_params([ROOT / "params.yaml", *(ROOT / path for path in ladder.OVERLAYS)])
+    loaded.validate()
+    assert ladder.rungs(loaded)[0] == "baseline"
+    assert set(ladder.FULL) <= set(ladder.rungs(loaded))

@@ -1,0 +1,64 @@
+"""What the jobs cost, read from the ``*.run.json`` beside their artifacts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wsss.artifacts import load_json
+from wsss.config.slices import STAGES
+
+
+class Cost(NamedTuple):
+    """One variant's stage: ``seconds`` are summed over the jobs of a run (its shards and
+    evaluations) and averaged over the runs; memory is the largest of any job.
+
+    ``variant`` is empty for what all variants share.
+    """
+
+    variant: str
+    stage: str
+    runs: int
+    jobs: int
+    seconds: float
+    peak_rss_mb: int
+
+
+def records(root: Path, variants: Sequence[str], seeds: Sequence[int]) -> list[Mapping[str, Any]]:
+    """Read the records of all jobs of these variants and seeds under a data set's folder."""
+    found = []
+    for path in sorted(root.rglob("*.run.json")):
+        facts = load_json(path)
+        variant = facts.get("variant") or ""
+        if not variant or (variant in variants and facts.get("seed") in seeds):
+            found.append(facts)
+    return found
+
+
+def costs(jobs: Sequence[Mapping[str, Any]], variants: Sequence[str]) -> list[Cost]:
+    """Sum records up, in the order of ``variants`` and of the pipeline."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for facts in jobs:
+        groups[facts.get("variant") or "", facts["stage"]].append(facts)
+    rows = [_cost(variant, stage, found) for (variant, stage), found in groups.items()]
+    variant_order, stage_order = ["", *variants], [*STAGES]
+    rows.sort(key=lambda r: (variant_order.index(r.variant), _place(r.stage, stage_order)))
+    return rows
+
+
+def _place(name: str, order: Sequence[str]) -> tuple[int, str]:
+    return (order.index(name) if name in order else len(order), name)
+
+
+def _cost(variant: str, stage: str, jobs: Sequence[Mapping[str, Any]]) -> Cost:
+    runs = len({job.get("seed") for job in jobs})
+    return Cost(
+        variant,
+        stage,
+        runs,
+        len(jobs),
+        round(sum(job["seconds"] for job in jobs) / runs, 1),
+        round(max(job["peak_rss_mb"] for job in jobs)),
+    )
