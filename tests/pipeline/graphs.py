@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from tests.pipeline.repositories import ok
+from wsss.provenance import data_files
 
 DUMP = Path(__file__).parent / "snakemake_graph.py"
 GRAPH = "graph"
@@ -22,11 +24,13 @@ class Node:
 
     inputs: frozenset[str]
     outputs: frozenset[str]
-    params: Mapping[str, Any]
+    params: Mapping[str, set[str]]
     code: str
     after: frozenset[str]
 
 
+# Of each key the values that are read, several where a job reads those of several variants.
+Values: TypeAlias = defaultdict[str, set[str]]
 # By the first name among a job's outputs.
 Graph = dict[str, Node]
 
@@ -39,11 +43,17 @@ def snakemake_graph(folder: Path, *overlays: str) -> Graph:
 
 def _job(job: Mapping[str, Any]) -> Node:
     params = job["params"]
-    assert {*params} <= {"config", "code"}, f"DVC does not know the parameters of {job['rule']}"
+    known = {"config", "code", "described"}
+    assert {*params} <= known, f"DVC does not know the parameters of {job['rule']}"
+    values: Values = defaultdict(set)
+    _collect(json.loads(params.get("config", "{}")), values)
+    for found in json.loads(params.get("described", "{}")).values():
+        for key, value in found.items():
+            _collect(value, values, key)
     return Node(
         inputs=frozenset(job["inputs"]),
         outputs=frozenset(job["outputs"]),
-        params=dict(_leaves(json.loads(params.get("config", "{}")))),
+        params=values,
         code=params.get("code", ""),
         after=frozenset(job["after"]),
     )
@@ -73,14 +83,14 @@ def dvc_graph(folder: Path) -> Graph:
 def _stage(stage: Any, after: set[str], first: Mapping[str, str], folder: Path, check: str) -> Node:
     from dvc.dependency.param import ParamsDependency
 
-    params: dict[str, Any] = {}
+    params: Values = defaultdict(set)
     files = set()
     for dep in stage.deps:
         if isinstance(dep, ParamsDependency):
             for key, value in dep.read_params().items():
-                path = key.split(".")
                 # What a variant states for itself is, for the stage, that key.
-                params |= _leaves(value, tuple(path[2:] if path[0] == "variants" else path))
+                own = key.split(".", 2)[2] if key.startswith("variants.") else key
+                _collect(value, params, own)
         else:
             files.add(dep.def_path)
     code = {file for file in files if file.startswith("wsss/")}
@@ -93,22 +103,36 @@ def _stage(stage: Any, after: set[str], first: Mapping[str, str], folder: Path, 
     )
 
 
-def _leaves(value: Any, path: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Values by dotted key; text that is a number counts as that number, as it does for us."""
+def _collect(value: Any, into: Values, key: str = "") -> None:
+    """Add the values below a key."""
     if isinstance(value, Mapping) and value:
-        parts = (_leaves(child, (*path, str(key))).items() for key, child in value.items())
-        return {key: leaf for part in parts for key, leaf in part}
-    return {".".join(path): value} if path else {}
+        for name, child in value.items():
+            _collect(child, into, f"{key}.{name}" if key else str(name))
+    elif key:
+        into[key].add(json.dumps(_number(value)))
+
+
+def _number(value: Any) -> Any:
+    """The schema makes some whole numbers floats."""
+    if isinstance(value, list):
+        return [_number(item) for item in value]
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _hash(folder: Path, files: set[str]) -> str:
     """The code hash of :mod:`wsss.provenance`, over the files that DVC watches."""
-    names = {
-        file.removesuffix(".py").removesuffix("/__init__").replace("/", "."): file for file in files
+    sources = {
+        file.removesuffix(".py").removesuffix("/__init__").replace("/", "."): file
+        for file in files
+        if file.endswith(".py")
     }
     digest = hashlib.blake2b(digest_size=8)
-    for name in sorted(names):
-        digest.update(f"{name}\n".encode() + (folder / names[name]).read_bytes())
+    for name in sorted(sources):
+        source = folder / sources[name]
+        digest.update(f"{name}\n".encode() + source.read_bytes())
+        for beside in data_files(source):
+            if beside.relative_to(folder).as_posix() in files:
+                digest.update(f"{beside.name}\n".encode() + beside.read_bytes())
     return digest.hexdigest()
 
 
