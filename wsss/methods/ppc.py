@@ -7,10 +7,9 @@ SEAM's, see ``wsss/methods/seam.py``.
 - A projection of the last features is contrasted on the grid of the second view. The prototype of
   a class is the mean of the cells of the whole batch where its refined map is highest, weighted
   by it; the pseudo label of a cell is the best present class.
-- Cross-view contrast: prototypes of the other view, and pseudo labels of the other
-  view.
-- Intra-view contrast: prototypes and labels of the view itself, against semi-hard
-  prototypes, over hard and random cells.
+- Cross-view contrast: prototypes of the other view, and pseudo labels of the other view.
+- Intra-view contrast: prototypes and labels of the view itself, against semi-hard prototypes, over
+  hard and random cells.
 
 Deviations: those of SEAM, and
 
@@ -59,20 +58,20 @@ class PpcParams(SeamParams):
 
     view_size: Annotated[int, Field(ge=16)] = 128  # px of the second view; 2/7 of the crop of 448
     projection: Width = 128  # channels of the contrasted features
-    temperature: Annotated[float, Field(gt=0)] = 0.1
+    temperature: Annotated[float, Field(gt=0)] = 0.1  # of all contrasts
     background: Share = 0.2  # score of the background in the contrast
     prototype_share: Share = 0.125  # cells a class, of those of one view's map
-    cross_prototype_weight: Weight = 0.1
-    cross_label_weight: Weight = 0.1
-    intra_weight: Weight = 0.1
+    cross_prototype_weight: Weight = 0.1  # contrast with the other view's prototypes
+    cross_label_weight: Weight = 0.1  # contrast by the other view's labels
+    intra_weight: Weight = 0.1  # contrast within a view
     negative_first: Annotated[int, Field(ge=1)] = 4  # ranks of the semi-hard prototypes, of 21
-    negative_last: Annotated[int, Field(ge=1)] = 13
+    negative_last: Annotated[int, Field(ge=1)] = 13  # the last of them
     own_ranked: bool = True  # a cell's own prototype has a rank, too
     hard_from: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of a class's cells, too hard ones
     hard_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # the next hardest
     random_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # random ones beside these
-    background_cells: Literal["constant", "lowest"] = "constant"
-    absent_negatives: bool = True
+    background_cells: Literal["constant", "lowest"] = "constant"  # lowest: see the deviations
+    absent_negatives: bool = True  # false: see the deviations
 
     @model_validator(mode="after")
     def _ranks(self) -> PpcParams:
