@@ -1,4 +1,5 @@
 # make demo    the whole pipeline on generated scenes, then the comparison table and the report
+# make ui      publish all results to MLflow, then its pages on this machine alone (PORT=5000)
 # make test    the test suite
 # make ladder  what each part of a method adds, on VOC-animals (VOC_ROOT); hours, resumable
 # make lint    format, lint, types and workflow checks
@@ -11,9 +12,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CORES ?= all
+PORT ?= 5000
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: env demo ladder test lint clean
+.PHONY: env demo ladder ui test lint clean
 
 env: $(READY)
 
@@ -34,6 +36,14 @@ demo: $(READY)
 ladder: $(READY)
 	@python docs/ladder.py run
 	@python docs/ladder.py
+
+ui: $(READY)
+	@for params in $$(ls results/*/params.yaml 2> /dev/null); do wsss publish --auto --params $$params; done
+	@case "$$MLFLOW_TRACKING_URI" in \
+	http*) echo "published to $$MLFLOW_TRACKING_URI" ;; \
+	*) echo "http://127.0.0.1:$(PORT)   (Ctrl-C ends it)"; MLFLOW_DISABLE_TELEMETRY=true mlflow server \
+	    --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///mlflow.db}" --host 127.0.0.1 --port $(PORT) ;; \
+	esac
 
 test: $(READY)
 	pytest

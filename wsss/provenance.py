@@ -62,18 +62,6 @@ def _imports(module: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def files_of(modules: Iterable[str]) -> list[str]:
-    """Return the source files of modules, relative to the folder that holds the package."""
-    found = [path for module in modules if (path := _file(module)) is not None]
-    return sorted(path.relative_to(_SOURCE.parent).as_posix() for path in found)
-
-
-def modules_of(files: Iterable[str]) -> list[str]:
-    """Return the modules of source files, the inverse of :func:`files_of`."""
-    names = (file.removesuffix(".py").removesuffix("/__init__") for file in files)
-    return [name.replace("/", ".") for name in names]
-
-
 def _neutral(module: str) -> bool:
     return any(module == n or module.startswith(f"{n}.") for n in _NEUTRAL)
 
@@ -119,6 +107,22 @@ def data_files(source: Path) -> tuple[Path, ...]:
     }
     beside = (found for found in source.parent.iterdir() if found.suffix != ".py")
     return tuple(sorted(found for found in beside if found.name in names and found.is_file()))
+
+
+def files_of(modules: Iterable[str]) -> list[str]:
+    """Return what :func:`code_hash` reads of modules, relative to the folder of the package."""
+    found: set[Path] = set()
+    for module in modules:
+        path = _file(module)
+        assert path is not None
+        found |= {path, *data_files(path)}
+    return sorted(path.relative_to(_SOURCE.parent).as_posix() for path in found)
+
+
+def modules_of(files: Iterable[str]) -> list[str]:
+    """Return the modules among source files, as :func:`files_of` names them."""
+    names = (file.removesuffix(".py") for file in files if file.endswith(".py"))
+    return [name.removesuffix("/__init__").replace("/", ".") for name in names]
 
 
 def code_hash(stage: str, method: str, layout: str | None = None) -> str:

@@ -215,6 +215,27 @@ def test_accumulation_is_refused_where_the_loss_couples_the_batch(
         run(tmp_path, tiny_params, training(micro_batch=2), task)
 
 
+class TwoStepTask(TinyTask):
+    """Two optimiser steps on every batch from the second half on."""
+
+    def phases(self, progress: Progress) -> int:
+        return 2 if progress.fraction >= 0.5 else 1
+
+    def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:
+        loss = super().losses(batch, progress).total
+        return Losses(loss, {f"phase{phase}": loss})
+
+
+def test_the_loss_of_a_batch_is_that_of_all_its_steps(
+    tmp_path: Path, tiny_params: Params, training: Callable[..., Training]
+) -> None:
+    _, how = run(tmp_path, tiny_params, training(epochs=2), TwoStepTask())
+    first, second = how.rows
+    assert "phase1" not in first
+    assert first["loss"] == pytest.approx(first["phase0"])
+    assert second["loss"] == pytest.approx(second["phase0"] + second["phase1"])
+
+
 def test_a_bad_loss_names_step_and_images_and_is_never_saved(
     tmp_path: Path, tiny_params: Params, training: Callable[..., Training]
 ) -> None:

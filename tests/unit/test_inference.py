@@ -176,6 +176,20 @@ def test_probabilities_are_those_of_an_explicit_loop(
         torch.testing.assert_close(probabilities.sum(1), torch.ones(2, *GRID))
 
 
+def test_scores_are_averaged_as_they_come(images: Tensor) -> None:
+    """Gated classes and a constant background need not sum to 1, and no softmax makes them."""
+
+    def network(batch: Tensor) -> Tensor:
+        return torch.cat([torch.full_like(pooled(batch)[:, :1], 0.17), pooled(batch)], 1)
+
+    got = multi_scale_scores(network, images, SCALES, True, GRID, STRIDE, logits=False)
+    passes = torch.stack(explicit(network, images, SCALES, True))
+    torch.testing.assert_close(got.mean, passes.mean(0), rtol=0, atol=1e-6)
+    torch.testing.assert_close(got.mean[:, 0], torch.full_like(got.mean[:, 0], 0.17))
+    (alone,) = explicit(network, images, [1.0], False)
+    torch.testing.assert_close(got.single, alone, rtol=0, atol=1e-6)
+
+
 def test_probabilities_need_scale_one(images: Tensor) -> None:
     with pytest.raises(UserError, match=r"predict\.scales is \[0\.5, 2\.0\]: it must contain 1\.0"):
         multi_scale_scores(pooled, images, [0.5, 2.0], True, GRID, STRIDE)

@@ -7,7 +7,7 @@ import pytest
 
 from wsss.artifacts import Entry
 from wsss.inference.masks import Found, MaskJob, make_mask
-from wsss.refine.crf import CrfParams
+from wsss.refine.crf import CrfParams, LabelCrf, crf_labels
 from wsss.refine.resize import resize_bilinear
 from wsss.stages import crf
 from wsss.stages.refining import Job
@@ -33,6 +33,25 @@ def test_masks_are_those_of_the_crf_stage(params: CrfParams | None, classes: lis
     masked = make_mask(MaskJob(image(), stored, None, SIZE), params)
     np.testing.assert_array_equal(masked.full, expected)
     np.testing.assert_array_equal(masked.small, expected)
+
+
+def test_a_crf_of_labels_trusts_the_best_class_alone() -> None:
+    """Doubt is shared by all classes that there are, stored for this image or not."""
+    stored, refiner = entry([0, 1, 3]), LabelCrf(PARAMS, 0.7, 21)
+    winners = resize_bilinear(stored.array, SIZE).argmax(0)
+    expected = crf_labels(image(), winners, 21, 0.7, PARAMS)[:3].argmax(0)
+    (mask,) = crf.refine(Job(image(), stored), refiner)
+    np.testing.assert_array_equal(mask, np.array([0, 1, 3], np.uint8)[expected])
+    masked = make_mask(MaskJob(image(), stored, None, SIZE), refiner)
+    np.testing.assert_array_equal(masked.full, mask)
+
+
+def test_tags_leave_fewer_labels_to_doubt() -> None:
+    stored, refiner = entry([0, 1, 3]), LabelCrf(PARAMS, 0.7, 21)
+    masked = make_mask(MaskJob(image(), stored, frozenset({0, 4}), SIZE), refiner)
+    winners = resize_bilinear(stored.array, SIZE)[:2].argmax(0)
+    expected = crf_labels(image(), winners, 3, 0.7, PARAMS)[:2].argmax(0)
+    np.testing.assert_array_equal(masked.full, expected.astype(np.uint8))
 
 
 def test_larger_photos_get_their_own_size() -> None:

@@ -22,6 +22,7 @@ from wsss.losses.segmentation import (
     soft_sizes,
     soft_sums,
 )
+from wsss.models.dense import Dense
 from wsss.models.pyramid import pyramid_logits
 from wsss.stages.segment import SegmentationTask
 
@@ -105,7 +106,10 @@ class Pixels(nn.Module):
         self.backbone = nn.Conv2d(3, 4, 3, padding=1, stride=2)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.backbone(images)
+        return self.dense(images).logits
+
+    def dense(self, images: Tensor) -> Dense:
+        return Dense(self.backbone(images), images, aligned=False)
 
 
 def batch_of(seed: int) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,18 +11,12 @@ import torch.nn.functional as F
 from scipy.optimize import linprog
 from torch import Tensor
 
-from wsss.data.views import Overlap
 from wsss.losses.transport import (
     DEFAULT,
-    Patches,
     Transport,
     cosine_cost,
-    draw_patches,
     masses_of,
-    quadrant_cells,
-    region_matching,
     sinkhorn,
-    sliding_cells,
     transport_distance,
     transport_search,
 )
@@ -32,11 +25,6 @@ from wsss.losses.transport import (
 def cells(count: int, seed: int, channels: int = 4) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     return F.normalize(torch.rand(count, channels, generator=generator), dim=1)
-
-
-def view(size: int, seed: int, count: int = 1, channels: int = 4) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return F.normalize(torch.rand(count, channels, size, size, generator=generator), dim=1)
 
 
 def naive_distance(first: Tensor, second: Tensor, how: Transport) -> float:
@@ -167,113 +155,17 @@ def test_gradient_passes_through_the_plan_alone() -> None:
             assert float(first.grad[i, d]) == pytest.approx(expected, rel=1e-4, abs=1e-9)
 
 
-def test_patches_are_drawn_in_their_bounds() -> None:
-    seen = set()
-    for seed in range(300):
-        patches = draw_patches(np.random.default_rng(seed), 15, 40)
-        for size, stride, length in zip(patches.size, patches.stride, (15, 40), strict=True):
-            assert length // 3 <= size <= length // 2
-            assert size // 2 <= stride <= size
-        seen.add(patches.size[0])
-    assert seen == {5, 6, 7}
-
-
-@pytest.mark.parametrize("stride", [(7, 9), (30, 9)])
-def test_sliding_patches_are_windows_resized_to_the_stride(stride: tuple[int, int]) -> None:
-    maps = torch.rand(3, 75, 30)
-    patches = Patches((31, 10), stride)
-    windows = []
-    for y in range(0, 75 - 31 + 1, stride[0]):
-        for x in range(0, 30 - 10 + 1, stride[1]):
-            window = maps[None, :, y : y + 31, x : x + 10]
-            window = F.interpolate(window, stride, mode="bilinear", align_corners=True)
-            if max(stride) > 28:
-                window = F.avg_pool2d(window, 4)
-            windows.append(window[0].flatten(1).T)
-    torch.testing.assert_close(sliding_cells(maps, patches), torch.stack(windows))
-
-
-def test_quadrants_are_quarters_averaged_over_four() -> None:
-    maps = torch.rand(2, 17, 19)
-    got = quadrant_cells(maps)
-    assert got.shape == (4, 4, 2)
-    for number, (top, left) in enumerate([(0, 0), (0, 9), (8, 0), (8, 9)]):
-        for cell, (y, x) in enumerate([(0, 0), (0, 4), (4, 0), (4, 4)]):
-            part = maps[:, top + y : top + y + 4, left + x : left + x + 4]
-            torch.testing.assert_close(got[number, cell], part.mean((1, 2)))
-
-
-def generators(count: int) -> list[np.random.Generator]:
-    return [np.random.default_rng(k) for k in range(count)]
-
-
-def naive_matching(first: Tensor, second: Tensor, overlaps: list[Overlap]) -> float:
-    kept = []
-    for b, (o, rng) in enumerate(zip(overlaps, generators(len(overlaps)), strict=True)):
-        low, high = sorted((o.height, o.width))
-        if low < 15 or high > 5 * low:
-            continue
-        patches = draw_patches(rng, o.height, o.width)
-        if min(patches.stride) < 7:
-            continue
-        mine = first[b, :, o.top : o.top + o.height, o.left : o.left + o.width]
-        theirs = second[
-            b, :, o.other_top : o.other_top + o.height, o.other_left : o.other_left + o.width
-        ]
-        kept.append(
-            min(
-                float(transport_distance(x, y))
-                for x in sliding_cells(mine, patches)
-                for y in quadrant_cells(theirs)
-            )
-        )
-    return sum(kept) / len(kept)
-
-
-def test_the_closest_pair_of_each_image_counts() -> None:
-    overlaps = [
-        Overlap(40, 36, 0, 4, 0, 0),
-        Overlap(14, 40, 0, 0, 26, 0),  # too low
-        Overlap(30, 40, 10, 0, 0, 0),
-        Overlap(40, 40, 0, 0, 0, 0),
-    ]
-    first, second = view(40, 0, 4), view(40, 1, 4)
-    got = region_matching(first, second, overlaps, generators(4))
-    assert float(got) == pytest.approx(naive_matching(first, second, overlaps), rel=1e-4)
-
-
-def test_the_first_view_learns_inside_the_overlap() -> None:
-    first, second = view(40, 0).requires_grad_(), view(40, 1).requires_grad_()
-    overlap = Overlap(30, 32, 10, 0, 0, 8)
-    region_matching(first, second, [overlap], generators(1)).backward()
-    assert second.grad is None
-    assert first.grad is not None
-    assert first.grad.isfinite().all()
-    assert first.grad.any()
-    assert not first.grad[..., :10, :].any()
-    assert not first.grad[..., 32:].any()
-
-
-@pytest.mark.parametrize(
-    "overlap",
-    [
-        Overlap(1, 1, 0, 0, 39, 39),
-        Overlap(14, 30, 0, 0, 0, 0),
-        Overlap(40, 7, 0, 0, 0, 0),
-    ],
-)
-def test_overlaps_too_small_give_zero(overlap: Overlap) -> None:
-    first = view(40, 0).requires_grad_()
-    value = region_matching(first, view(40, 1), [overlap], generators(1))
-    value.backward()
-    assert value == 0
-    assert first.grad is not None
-    assert not first.grad.any()
-
-
-def test_an_overlap_too_long_is_skipped() -> None:
-    first, second = view(100, 0), view(100, 1)
-    long = Overlap(100, 16, 0, 0, 0, 0)
-    assert region_matching(first, second, [long], generators(1)) == 0
-    patient = replace(DEFAULT, largest_aspect=9.0, least_patch=1)
-    assert region_matching(first, second, [long], generators(1), patient) > 0
+def test_padding_changes_nothing() -> None:
+    """Cells that are not there get and give nothing, in value and in gradient."""
+    first, second = cells(6, 0), cells(4, 1)
+    for how in (DEFAULT, Transport(masses="normalised", alternate=True)):
+        bare, padded = first.clone().requires_grad_(), first.clone().requires_grad_()
+        plain = transport_distance(bare, second, how)
+        plain.backward()
+        valid = torch.arange(9) < 6, torch.arange(5) < 4
+        one, two = F.pad(padded, (0, 0, 0, 3)), F.pad(second, (0, 0, 0, 1))
+        value = transport_distance(one, two, how, valid)
+        value.backward()
+        torch.testing.assert_close(value, plain)
+        torch.testing.assert_close(padded.grad, bare.grad)
+        torch.testing.assert_close(transport_search(one, two, how, valid), plain.detach())

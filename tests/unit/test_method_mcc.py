@@ -8,14 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.contract.test_methods import CLASSES, LATE, START, batch_of
+from tests.contract.test_methods import CLASSES, LATE, START, batch_of, config_of
 from wsss.config.schema import Backbone as BackboneConfig
 from wsss.data.training import Batch
+from wsss.engine.optim import build_optimizer
 from wsss.engine.task import Progress
 from wsss.methods.mcc import Mcc, MccParams, _Look
 from wsss.models.backbones import build_backbone
 from wsss.models.dropout import set_keys
 
+TRAINING = config_of("mcc").classify
 SMALL: dict[str, Any] = {
     "dim": 32,
     "depth": 4,
@@ -84,20 +86,24 @@ def test_the_decoder_is_in_the_graph_before_it_learns() -> None:
 def test_no_gradient_into_the_teacher() -> None:
     method = make().train()
     losses(method, batch_of(2, "mcc"))
-    assert not any(v.requires_grad or v.grad is not None for v in method.teacher.buffers())
+    assert not any(p.requires_grad or p.grad is not None for p in method.teacher.parameters())
+    assert not {id(p) for p in method.teacher.parameters()} & {
+        id(p) for group in build_optimizer(method, TRAINING).param_groups for p in group["params"]
+    }
     assert all(p.grad is not None and p.grad.any() for p in method.projector.parameters())
 
 
 def test_the_teacher_follows_after_each_step_exactly() -> None:
     method = make()
-    before = {n: v.clone() for n, v in method.teacher.named_buffers()}
+    before = {n: v.clone() for n, v in method.teacher.named_parameters()}
+    assert all(torch.equal(before[n], v) for n, v in method.projector.named_parameters())
     with torch.no_grad():
         for parameter in method.projector.parameters():
             parameter.add_(1)
     method.after_step(START)
     for name, parameter in method.projector.named_parameters():
         expected = 0.9 * before[name] + 0.1 * parameter.detach()
-        assert torch.allclose(dict(method.teacher.named_buffers())[name], expected, atol=1e-7)
+        assert torch.allclose(dict(method.teacher.named_parameters())[name], expected, atol=1e-7)
 
 
 def test_maps_while_training_leave_the_statistics_alone() -> None:

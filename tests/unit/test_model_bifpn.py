@@ -9,10 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsss.config import Params
-from wsss.config.resolve import overlay
 from wsss.config.schema import Backbone as BackboneConfig
-from wsss.errors import UserError
 from wsss.models.backbones import Backbone, build_backbone
 from wsss.models.bifpn import BiFpn, BiFpnLayer, resample
 from wsss.models.dropout import KeyedDropPath, set_drop_path, set_keys
@@ -163,20 +160,3 @@ def test_whole_samples_skip_a_residual_branch() -> None:
     assert torch.equal(got, kept[:, None, None, None].float().expand_as(got) / (1 - path.rate))
     assert 0 < int(kept.sum()) < 80
     assert torch.equal(path.eval()(torch.ones(2, 1)), torch.ones(2, 1))
-
-
-BOUNDARY = {
-    "weight": 0.05,
-    "step": 7,
-    "points": 128,
-    "least": 10,
-    "share": 0.8,
-    "sharpness": 100,
-    "literal": False,
-}
-
-
-def test_boundaries_and_a_pyramid_of_scales_exclude_each_other(tiny_raw: dict[str, Any]) -> None:
-    raw = overlay(tiny_raw, {"segment": {"boundary": BOUNDARY, "msc": [0.5]}})
-    with pytest.raises(UserError, match="boundary and msc"):
-        _ = Params(raw).base

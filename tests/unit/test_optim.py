@@ -36,7 +36,7 @@ def rates(optimizer: torch.optim.Optimizer, task: Task) -> dict[str, tuple[float
     }
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
+@pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
 def test_new_layers_learn_faster(tiny_params: Params, kind: str) -> None:
     task = Net()
     optimizer = build_optimizer(task, training(tiny_params, optimizer=kind))
@@ -47,6 +47,21 @@ def test_new_layers_learn_faster(tiny_params: Params, kind: str) -> None:
         name: (pytest.approx(1e-2 if name.startswith("head") else 1e-3), 5e-4)
         for name, _ in task.named_parameters()
     }
+
+
+def test_adam_takes_the_decay_into_the_gradient_and_adamw_does_not(tiny_params: Params) -> None:
+    """A weight without any gradient: Adam's first step is a full one, AdamW's lr x decay x w."""
+    moved = {}
+    for kind in ("adam", "adamw"):
+        task = Net()
+        torch.nn.init.constant_(task.head.weight, 2.0)
+        optimizer = build_optimizer(task, training(tiny_params, optimizer=kind, head_lr=1.0))
+        for parameter in task.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        moved[kind] = float((2.0 - task.head.weight).mean())
+    assert moved["adam"] == pytest.approx(1e-3, rel=1e-2)
+    assert moved["adamw"] == pytest.approx(1e-3 * 5e-4 * 2, rel=1e-2, abs=3e-7)
 
 
 def test_biases_learn_at_their_own_rate_and_decay(tiny_params: Params) -> None:

@@ -19,6 +19,7 @@ from wsss.config.presets import Preset, headline, read_presets, table
 from wsss.config.resolve import read_yaml
 from wsss.config.schema import Training
 from wsss.errors import UserError
+from wsss.methods import load_method
 from wsss.models.backbones import build_backbone
 from wsss.stages.evaluations import EVALUATIONS, wanted
 
@@ -26,6 +27,8 @@ FOLDER = ROOT / "workflow" / "presets"
 PRESETS = read_presets(FOLDER)
 RECIPES = [preset for preset in PRESETS if preset.about is not None]
 NAMES = [preset.name.removeprefix("papers/") for preset in RECIPES]
+# Recipes of the line of PSA and DeepLab: SGD, 20,000 or 100,000 iterations of segmentation.
+LINE = [name for name in NAMES if name.startswith(("psa-", "irnet-", "supervised-"))]
 # Images that the papers train on: VOC's train_aug; COCO's train2014 less those without a label.
 IMAGES = {"voc": 10_582, "coco": 82_081}
 
@@ -53,6 +56,8 @@ def trainings(config: Config) -> dict[str, Training]:
     """The trainings that a variant's road takes."""
     if config.road == "supervised":
         return {"segment": config.segment}
+    if config.road == "single-stage":
+        return {"classify": config.classify}
     refined: dict[str, dict[str, Training]] = {
         "affinitynet": {"affinity": config.affinity},
         "irnet": {"irnet": config.irnet},
@@ -99,19 +104,28 @@ def test_a_recipe_says_what_it_is(preset: Preset) -> None:
 def test_a_recipe_states_every_number_of_its_trainings(preset: Preset) -> None:
     """Nothing of the demo's small settings reaches a paper's training."""
     top = read_yaml(preset.path)["variants"][preset.variant]
-    stated = {"output_stride", "epochs", "batch", "crop", "optimizer", "lr", "head_lr"}
-    stated |= {"momentum", "weight_decay", "schedule", "power", "warmup"}
+    always = {"output_stride", "epochs", "batch", "crop", "optimizer", "lr", "head_lr"}
+    always |= {"weight_decay", "schedule", "warmup"}
     for stage, training in trainings(config_of(preset)).items():
+        stated = always | ({"momentum"} if training.optimizer == "sgd" else set())
+        stated |= {"power"} if training.schedule == "poly" else set()
         assert stated <= set(top[stage]), (stage, stated - set(top[stage]))
-        assert training.optimizer == "sgd"
-        assert training.warmup == 0
+        vision = config_of(preset).method.name == "mcc"
+        assert training.optimizer == "adamw" or not vision
+        assert training.warmup == (0.075 if vision else 0)
         assert training.ema is None
+
+
+@pytest.mark.parametrize("name", LINE)
+def test_the_line_of_psa_trains_by_plain_sgd(name: str) -> None:
+    for training in trainings(recipe(name)).values():
+        assert training.optimizer == "sgd"
         assert training.clip is None
 
 
-@pytest.mark.parametrize("preset", RECIPES, ids=NAMES)
-def test_segmentation_trains_the_published_number_of_iterations(preset: Preset) -> None:
-    config = config_of(preset)
+@pytest.mark.parametrize("name", LINE)
+def test_segmentation_trains_the_published_number_of_iterations(name: str) -> None:
+    config = recipe(name)
     dataset = config.run.dataset
     steps = IMAGES[dataset] // config.segment.batch * config.segment.epochs
     assert steps == pytest.approx({"voc": 20_000, "coco": 100_000}[dataset], rel=0.02)
@@ -119,7 +133,7 @@ def test_segmentation_trains_the_published_number_of_iterations(preset: Preset) 
 
 def test_momentum_is_what_the_official_optimiser_uses() -> None:
     """PSA's and IRNet's optimiser passes the weight decay where SGD takes its momentum."""
-    for name in NAMES:
+    for name in LINE:
         for stage, training in trainings(recipe(name)).items():
             assert training.momentum == (0.9 if stage == "segment" else 0.0), (name, stage)
 
@@ -137,6 +151,54 @@ def test_published_numbers() -> None:
     assert (irn.seeds.label_crf.bilateral_sxy, irn.seeds.label_crf.bilateral_srgb) == (50, 5)
     assert (irn.walk.beta, irn.walk.radius, irn.walk.background_threshold) == (10, 5, 0.25)
     assert irn.cam.threshold == 0.15
+    rtc = recipe("rtc-voc")
+    assert (rtc.classify.epochs, rtc.classify.batch, rtc.classify.lr) == (25, 8, 0.01)
+    assert IMAGES["voc"] // rtc.classify.batch * rtc.classify.epochs == 33_050
+    assert (rtc.classify.crop, rtc.classify.long_side) == (448, [448, 768])
+    assert rtc.method.params == {"view_size": 128, "dilation": 12}
+    assert (rtc.crf.confidence, rtc.crf.bilateral_sxy, rtc.crf.bilateral_srgb) == (0.7, 50, 5)
+    assert sorted(rtc.predict.scales) == [0.5, 1, 1.5, 2]
+
+
+def test_the_numbers_of_muscle() -> None:
+    config = recipe("muscle-voc")
+    first, last = config.classify, config.segment
+    assert (first.optimizer, first.lr, first.weight_decay) == ("adam", 1e-4, 5e-5)
+    assert (first.epochs, first.batch, first.crop, first.long_side) == (16, 16, 448, [448, 768])
+    assert IMAGES["voc"] // first.batch * first.epochs == 10_576
+    assert (first.geometry, first.bn_momentum) == ("undilated", 0.01)
+    assert sorted(config.cam.scales) == [0.5, 1.0, 1.5, 2.0]
+    walk = config.walk
+    assert (walk.beta, walk.steps, walk.radius, walk.background_threshold) == (8, 2**6, 5, 0.35)
+    assert (last.optimizer, last.lr, last.weight_decay, last.clip) == ("adam", 1e-5, 1e-5, 9)
+    assert (last.epochs, last.batch, last.scale) == (8, 6, [0.5, 1.75])
+    assert (last.net, last.labels, last.bifpn.layers, last.width) == ("bifpn", "both", 3, 256)
+    assert last.boundary is not None
+    assert (last.boundary.weight, last.boundary.step, last.boundary.points) == (0.05, 7, 128)
+    assert sorted(config.predict.scales) == [0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
+    crf = config.crf
+    assert (crf.iterations, crf.certainty) == (4, 0.5)
+    assert (crf.gaussian_sxy, crf.gaussian_weight) == (3 / 1.5, 1)
+    assert crf.bilateral_sxy == pytest.approx(32 / 1.5, abs=1e-3)
+    assert (crf.bilateral_srgb, crf.bilateral_weight) == (10, 10)
+
+
+@pytest.mark.parametrize("name", ["mcc-voc", "toco-voc"])
+def test_the_numbers_of_mcc(name: str) -> None:
+    config = recipe(name)
+    training, crf = config.classify, config.crf
+    steps = IMAGES["voc"] // training.batch * training.epochs
+    assert steps == pytest.approx(20_000, rel=0.06)  # the nearest number of whole epochs
+    assert (training.lr, training.head_lr, training.weight_decay) == (6e-5, 10, 0.01)
+    assert (training.crop, training.scale) == (448, [0.5, 2.0])
+    assert (crf.bilateral_sxy, crf.bilateral_srgb, crf.gaussian_weight) == (121, 5, 1)
+    assert config.cam.threshold == 0.5
+
+
+def test_nothing_of_the_demo_is_among_the_parameters_of_mcc() -> None:
+    assert recipe("mcc-voc").method.params == {"energy_cells": 12544}
+    crops = {"locals": "crops", "local_size": 96, "region_main_start": 1.0, "energy_cells": 12544}
+    assert recipe("toco-voc").method.params == crops
 
 
 def test_coco_differs_from_voc_in_data_and_length_alone() -> None:
@@ -177,7 +239,9 @@ def test_its_backbones_exist_and_freeze_as_it_says(name: str) -> None:
         assert weights == expected, stage
 
 
-@pytest.mark.parametrize("name", ["irnet-voc", "psa-coco", "supervised-deeplabv2-voc"])
+@pytest.mark.parametrize(
+    "name", ["irnet-voc", "psa-coco", "supervised-deeplabv2-voc", "rtc-voc", "mcc-voc"]
+)
 def test_snakemake_plans_it(name: str, tmp_path: Path) -> None:
     top = tmp_path / "top.yaml"
     top.write_text(yaml.safe_dump({"run": {"results": str(tmp_path / "results")}}))
@@ -199,6 +263,19 @@ def test_snakemake_plans_it(name: str, tmp_path: Path) -> None:
     stages = set(trainings(recipe(name)))
     assert stages <= planned, planned
     assert not {"classify", "affinity", "irnet"} - stages & planned
+
+
+def test_reconstructions_are_named_so_and_expect_nothing() -> None:
+    for name in ("pss-voc", "dscnet-voc"):
+        config = recipe(name)
+        assert config.about is not None
+        assert "reconstruction" in config.about.title
+        assert "reconstruction" in config.about.deviations[0]
+        assert {one.miou for one in config.about.expected.values()} == {"unknown"}
+        method = load_method(config.method.name)
+        method.Params.model_validate(config.method.params)
+        assert method.info.status == "reconstruction"
+        assert not method.info.expected
 
 
 # The list

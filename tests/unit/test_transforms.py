@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wsss.config import Params
-from wsss.data.transforms import Crop, apply_crop, colour_jitter, draw_crop, valid_pixels
+from wsss.data.transforms import Crop, apply_crop, colour_jitter, draw_crop, erase, valid_pixels
 from wsss.randomness import permutation, sample_key
 
 
@@ -99,3 +99,24 @@ def test_two_scales_are_bounds_and_more_are_choices(tiny_params: Params) -> None
     assert len(between) > 50
     assert min(between) >= 100
     assert max(between) <= 300
+
+
+def test_random_erasing_fills_one_rectangle_of_the_drawn_area() -> None:
+    torch.manual_seed(0)
+    images, fill = torch.full((300, 3, 40, 60), 0.9), torch.tensor([0.1, 0.2, 0.3])
+    out = erase(images, torch.rand(300, 5), fill, 0.5, (0.02, 0.2))
+    gone = (out != images).all(1)
+    assert torch.equal(gone, (out != images).any(1))
+    shares = []
+    for mask, image in zip(gone, out, strict=True):
+        if not mask.any():
+            continue
+        rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
+        box = mask[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+        assert box.all()
+        assert (image[:, rows[0], columns[0]] == fill).all()
+        shares.append(float(mask.float().mean()))
+    assert 110 < len(shares) < 190
+    assert 0.01 < min(shares) < 0.04
+    assert 0.17 < max(shares) < 0.21
+    assert torch.equal(erase(images, torch.rand(300, 5), fill, 0.0, (0.02, 0.2)), images)

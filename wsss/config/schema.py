@@ -259,9 +259,10 @@ class Crf(Section):
 
 class PredictionCrf(Crf):
     """The CRF of predictions. ``confidence``: its unary is the best class of each pixel, right
-    with this probability; null: the scores themselves."""
+    with this probability; null: the scores themselves, right with probability ``certainty``."""
 
     confidence: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)] | None
+    certainty: Annotated[float, BeforeValidator(_number), Field(gt=0, le=1)]
 
 
 class Seeds(Section):
@@ -369,14 +370,6 @@ class Segment(Training):
     separable: bool
     bifpn: BiFpn
     dropout: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
-
-    @model_validator(mode="after")
-    def _one_scale(self) -> Self:
-        if self.boundary and self.msc:
-            raise ValueError(
-                "boundary and msc cannot both be set: boundaries are those of one scale"
-            )
-        return self
 
 
 class Predict(Section):

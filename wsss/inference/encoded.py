@@ -18,7 +18,7 @@ from wsss.inference.prediction import predict_window
 from wsss.inference.progress import WINDOW
 from wsss.inference.settings import inference, trained
 from wsss.inference.tags import parse_tags
-from wsss.refine.crf import CrfParams
+from wsss.stages.crf import optional_crf
 from wsss.stages.predictor import load_predictor
 
 
@@ -48,7 +48,8 @@ class EncodedPredictor:
         self.device = pick_device(self.compute)
         place(self.predictor.module, self.compute, self.device)
         crf = self.settings.crf
-        self.crf = CrfParams(**crf.model_dump()) if crf is not None else None
+        labels = len(self.classes) + 1
+        self.crf = optional_crf(crf, labels) if crf is not None else None
 
     def masks(self, photos: Iterable[Any], tags: Iterable[Any] | None) -> list[bytes]:
         """Return a palette PNG a photo, in its full size, ids 0..C.

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from wsss.artifacts import Entry
-from wsss.refine.crf import CrfParams, LabelCrf, refine_scores
+from wsss.refine.crf import CrfParams, ScoreCrf, refine_scores
 from wsss.refine.resize import resize_bilinear
 
 
@@ -49,7 +49,7 @@ class Masked(NamedTuple):
     found: list[Found]
 
 
-def make_mask(job: MaskJob, params: CrfParams | LabelCrf | None) -> Masked:
+def make_mask(job: MaskJob, params: ScoreCrf | None) -> Masked:
     """Decide every pixel of one photo, as the stages predict and crf do.
 
     The scores are brought to the size the network saw, refined there by the CRF if ``params``
@@ -63,7 +63,7 @@ def make_mask(job: MaskJob, params: CrfParams | LabelCrf | None) -> Masked:
         small, full = np.zeros(entry.size, np.uint8), np.zeros(job.full, np.uint8)
     else:
         scores = plain[allowed]
-        if isinstance(params, LabelCrf) and job.tags is not None:
+        if params and not isinstance(params, CrfParams) and job.tags is not None:
             params = params._replace(labels=1 + len(job.tags))
         if params is not None:
             scores = refine_scores(job.image, scores, params)

@@ -75,7 +75,8 @@ from wsss.methods.base import Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
 from wsss.models.dropout import KeyedDropout, keyed_uniform
 from wsss.models.fov import FovDecoder
-from wsss.models.projector import Projector, follow, frozen_copy
+from wsss.models.projector import Projector
+from wsss.models.teacher import follow, teacher_of
 from wsss.models.tokens import Patches, Tokens, token_encoder
 from wsss.refine.local import DILATIONS, neighbour_weights, refine_locally
 
@@ -223,7 +224,7 @@ class Mcc(Method):
         self.projector = Projector(
             dim, params.projector_hidden, params.projector_bottleneck, params.projector_out
         )
-        self.teacher = frozen_copy(self.projector)
+        self.teacher = teacher_of(self.projector)
         self.decoder = FovDecoder(
             dim, num_classes + 1, params.decoder_width, params.decoder_dilation
         )

@@ -51,7 +51,8 @@ from wsss.losses.pixel_consistency import pixel_consistency
 from wsss.losses.precision import full_precision
 from wsss.losses.ranking import focal, pairwise_ranking
 from wsss.losses.refinement import refinement_loss
-from wsss.losses.transport import Masses, Transport, region_matching
+from wsss.losses.regions import Regions, region_matching
+from wsss.losses.transport import Masses, Transport
 from wsss.methods.base import Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
 from wsss.models.dropout import KeyedDropout, keyed_uniform, set_drop_path
@@ -166,12 +167,13 @@ class Muscle(Method):
         self.drop = KeyedDropout(dropout)
         self.classifier = nn.Conv2d(channels[-1], num_classes + self.first, 1, bias=False)
         self.project = nn.Conv2d(guides, self.params.projection, 1)
-        self.transport = Transport(
+        transport = Transport(
             epsilon=self.params.epsilon,
             iterations=self.params.iterations,
             masses=self.params.masses,
             alternate=self.params.sinkhorn == "alternate",
         )
+        self.regions = Regions(transport)
 
     def forward(self, images: Tensor) -> Output:
         """Map (B, 3, H, W) to logits (B, C), CAMs (B, C, h, w) and features (B, D, h, w)."""
@@ -289,7 +291,7 @@ class Muscle(Method):
                 )
                 generators = [np.random.default_rng([key, _PATCHES]) for key in batch["host_keys"]]
                 terms["emd"] = region_matching(
-                    mine, theirs, batch["overlaps"], generators, self.transport
+                    mine, theirs, batch["overlaps"], generators, self.regions
                 )
         return terms
 

@@ -1,15 +1,9 @@
-"""The projector of class tokens, and copies of it that no gradient reaches."""
+"""The projector of class tokens."""
 
 from __future__ import annotations
 
-import copy
-from typing import TypeVar
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-Module = TypeVar("Module", bound=nn.Module)
 
 
 class Projector(nn.Module):
@@ -45,21 +39,3 @@ class Projector(nn.Module):
         """Map (..., dim) to (..., out) cosines."""
         point = F.normalize(self.layers(tokens), dim=-1)
         return F.linear(point, F.normalize(self.directions.weight, dim=-1).to(point.dtype))
-
-
-def frozen_copy(module: Module) -> Module:
-    """Return a copy whose parameters are buffers: saved with it, never trained."""
-    twin = copy.deepcopy(module)
-    for part in twin.modules():
-        for name in list(part._parameters):
-            value = part._parameters.pop(name)
-            part.register_buffer(name, None if value is None else value.detach())
-    return twin
-
-
-@torch.no_grad()
-def follow(twin: nn.Module, module: nn.Module, momentum: float) -> None:
-    """Move a frozen copy towards its origin: momentum * copy + (1 - momentum) * origin."""
-    own = dict(twin.named_buffers())
-    for name, value in module.named_parameters():
-        own[name].mul_(momentum).add_(value.detach(), alpha=1 - momentum)

@@ -46,9 +46,21 @@ class LabelCrf(NamedTuple):
     labels: int
 
 
-def refine_scores(
-    image: npt.NDArray[np.uint8], scores: FloatArray, crf: CrfParams | LabelCrf
-) -> FloatArray:
+class DoubtfulCrf(NamedTuple):
+    """A CRF of scores that are right with probability ``certainty``; the rest is spread evenly.
+
+    ``labels`` is how many share it, background included.
+    """
+
+    params: CrfParams
+    certainty: float
+    labels: int
+
+
+ScoreCrf = CrfParams | LabelCrf | DoubtfulCrf
+
+
+def refine_scores(image: npt.NDArray[np.uint8], scores: FloatArray, crf: ScoreCrf) -> FloatArray:
     """Refine K x H x W class scores, by their own values or by the best class alone.
 
     Labels of a :class:`LabelCrf` beyond the K given ones take their share of doubt and nothing
@@ -60,6 +72,9 @@ def refine_scores(
     if isinstance(crf, CrfParams):
         return crf_probabilities(image, scores, crf)
     labels = max(crf.labels, len(scores))
+    if isinstance(crf, DoubtfulCrf):
+        mixed = crf.certainty * scores + np.float32((1 - crf.certainty) / labels)
+        return crf_probabilities(image, mixed.astype(np.float32), crf.params)
     return crf_labels(image, scores.argmax(0), labels, crf.confidence, crf.params)[: len(scores)]
 
 

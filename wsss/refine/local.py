@@ -11,6 +11,7 @@ Compensator" (RTC), IEEE TCSVT 2024; constants from the published code of both.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
@@ -64,9 +65,10 @@ def _variation(images: Tensor, places: Sequence[tuple[int, int]]) -> Tensor:
 
 def _distance(images: Tensor, places: Sequence[tuple[int, int]], scale: float) -> Tensor:
     """-(d / (std of all distances) / scale)^2 of each neighbour: (1, Q, 1, 1)."""
-    lengths = images.new_tensor([math.hypot(y, x) for y, x in places])
-    ratio = lengths / (lengths.std() + EPSILON) / scale
-    return -ratio.square()[None, :, None, None]
+    lengths = [math.hypot(y, x) for y, x in places]
+    spread = statistics.stdev(lengths) + EPSILON
+    values = [-((length / spread / scale) ** 2) for length in lengths]
+    return images.new_tensor(values)[None, :, None, None]
 
 
 def neighbour_weights(

@@ -9,18 +9,18 @@ import numpy as np
 
 from wsss.config.schema import PredictionCrf
 from wsss.context import Context
-from wsss.refine.crf import CrfParams, LabelCrf, refine_scores
+from wsss.refine.crf import DoubtfulCrf, LabelCrf, ScoreCrf, refine_scores
 from wsss.refine.resize import resize_bilinear
 from wsss.stages.refining import Job, crf_params, take_shard, write_maps
 
 
-def scores_of(job: Job, params: CrfParams | LabelCrf | None) -> np.ndarray:
+def scores_of(job: Job, params: ScoreCrf | None) -> np.ndarray:
     """Return (K, H, W) class scores at image size, after a CRF if ``params`` are given."""
     scores = resize_bilinear(job.entry.array, job.entry.size)
     return scores if params is None else refine_scores(job.image, scores, params)
 
 
-def refine(job: Job, params: CrfParams | LabelCrf | None) -> list[np.ndarray]:
+def refine(job: Job, params: ScoreCrf | None) -> list[np.ndarray]:
     """Return the (H, W) mask of class scores, after a CRF if ``params`` are given.
 
     The stored classes (ids 0..C) are those that the network itself scores; no tag is read.
@@ -28,7 +28,7 @@ def refine(job: Job, params: CrfParams | LabelCrf | None) -> list[np.ndarray]:
     return [np.array(job.entry.classes, np.uint8)[scores_of(job, params).argmax(0)]]
 
 
-def optional_crf(config: PredictionCrf, labels: int) -> CrfParams | LabelCrf | None:
+def optional_crf(config: PredictionCrf, labels: int) -> ScoreCrf | None:
     """Return the CRF of predictions, or None where 0 iterations switch it off.
 
     ``labels`` is the number of classes, background included.
@@ -36,7 +36,9 @@ def optional_crf(config: PredictionCrf, labels: int) -> CrfParams | LabelCrf | N
     if not config.iterations:
         return None
     params = crf_params(config)
-    return params if config.confidence is None else LabelCrf(params, config.confidence, labels)
+    if config.confidence is not None:
+        return LabelCrf(params, config.confidence, labels)
+    return params if config.certainty == 1 else DoubtfulCrf(params, config.certainty, labels)
 
 
 def run(context: Context, out: Path, shard: tuple[int, int] = (0, 1)) -> None:

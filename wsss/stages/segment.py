@@ -43,8 +43,9 @@ class SegmentationTask(NetworkTask[Segmenter]):
         soft: the labels are probabilities at a coarser grid, not masks.
         msc: scales of an image pyramid beside 1, see :func:`pyramid_logits`; each scale and their
             maximum have the loss.
-        boundary: contrast of features across object boundaries, beside the cross-entropy. It
-            compares by probabilities where the batch has them, by masks otherwise.
+        boundary: contrast of features across object boundaries, at scale 1, beside the
+            cross-entropy. It compares by probabilities where the batch has them, by masks
+            otherwise.
     """
 
     def __init__(
@@ -60,13 +61,18 @@ class SegmentationTask(NetworkTask[Segmenter]):
 
     def logits(self, images: Tensor) -> Tensor:
         """Map (B, 3, H, W) RGB in [0, 1] to the logits (B, K, h, w) of a prediction."""
-        logits: Tensor = self._outputs(images)[-1]
-        return logits
+        return self._outputs(images)[0][-1]
 
-    def _outputs(self, images: Tensor) -> list[Tensor]:
-        if self.msc:
-            return pyramid_logits(self.network, images, self.msc)
-        return [self.network(images)]
+    def _outputs(self, images: Tensor) -> tuple[list[Tensor], Dense]:
+        """Logits of all scales, and what the network gives at scale 1."""
+        seen: list[Dense] = []
+
+        def network(scaled: Tensor) -> Tensor:
+            seen.append(self.network.dense(scaled))
+            return seen[-1].logits
+
+        logits = pyramid_logits(network, images, self.msc) if self.msc else [network(images)]
+        return logits, seen[0]
 
     def sizes(self, batch: Batch) -> dict[str, float]:
         """Pixels, or sums of probabilities, and images that the means are over."""
@@ -80,14 +86,12 @@ class SegmentationTask(NetworkTask[Segmenter]):
         """Mean cross-entropy over labelled pixels, 0 where there are none, summed over scales, and
         the weighted contrast across boundaries."""
         sizes = batch.get("sizes") or self.sizes(batch)
-        if self.boundary is not None:
-            dense = self.network.dense(batch["image"])
-            plain = self._loss(dense.logits.float(), batch, sizes)
-            beacon = self._contrast(dense, batch, self.boundary) / sizes[IMAGES]
-            return Losses(plain + self.boundary.weight * beacon, {"ce": plain, "beacon": beacon})
-        outputs = self._outputs(batch["image"])
-        total = torch.stack([self._loss(logits.float(), batch, sizes) for logits in outputs]).sum()
-        return Losses(total, {"ce": total})
+        outputs, dense = self._outputs(batch["image"])
+        plain = torch.stack([self._loss(logits.float(), batch, sizes) for logits in outputs]).sum()
+        if self.boundary is None:
+            return Losses(plain, {"ce": plain})
+        beacon = self._contrast(dense, batch, self.boundary) / sizes[IMAGES]
+        return Losses(plain + self.boundary.weight * beacon, {"ce": plain, "beacon": beacon})
 
     def _loss(self, logits: Tensor, batch: Batch, sizes: dict[str, float]) -> Tensor:
         labels: Tensor = batch["targets"].float() if self.soft else batch["masks"][:, 0].long()

@@ -79,7 +79,8 @@ def _model_files(store: Store, model_id: str) -> dict[str, str]:
 
 def _hashes(root: Path) -> dict[str, str]:
     """Hash of every file below a folder, by path."""
-    paths = sorted(path for path in root.rglob("*") if path.is_file())
+    # Loading a model may leave compiled code beside its source.
+    paths = sorted(p for p in root.rglob("*") if p.is_file() and p.suffix != ".pyc")
     return {path.relative_to(root).as_posix(): _hash(path) for path in paths}
 
 

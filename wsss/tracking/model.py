@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,7 +41,7 @@ def log_network(run_id: str, network: Network) -> None:
         weights = packed(network, Path(name))
         _check(weights, example)
         inputs = Schema([ColSpec("binary", "image"), ColSpec("string", "tags", required=False)])
-        with mlflow.start_run(run_id=run_id):
+        with mlflow.start_run(run_id=run_id), _no_bytecode():
             mlflow.pyfunc.log_model(
                 name=NAME,
                 python_model=str(SOURCE),
@@ -48,6 +51,16 @@ def log_network(run_id: str, network: Network) -> None:
                 pip_requirements=requirements(),
                 metadata={"content": network.digest},
             )
+
+
+@contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """Keep compiled code, which has a time in it, out of the model's folder."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def requirements() -> list[str]:

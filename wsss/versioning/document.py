@@ -119,7 +119,7 @@ def refuse_stale_code(stage: str) -> None:
     """
     name = stage.rpartition(":")[2].partition("@")[0]
     deps = written()["stages"].get(name, {}).get("deps", [])
-    code = [file for file in deps if file.startswith(f"{PACKAGE}/") and file.endswith(".py")]
+    code = [file for file in deps if file.startswith(f"{PACKAGE}/")]
     if new := {*files_of(closure(*modules_of(code)))} - {*code}:
         raise UserError(
             f"stage {name} of {NAME} does not name {', '.join(sorted(new))}, which its sources "

@@ -19,6 +19,7 @@ from wsss.config import STAGES, Params
 from wsss.config.slices import layout_of
 from wsss.errors import UserError
 from wsss.provenance import files_of, stage_modules
+from wsss.report.configuration import stages_run
 from wsss.stages.evaluations import stage_of
 from wsss.versioning.graph import BASE, Job
 from wsss.versioning.places import Place, Places
@@ -46,6 +47,8 @@ SHAPE = (
     "segment.ignore_below",
     "evaluate.boxes",
 )
+# The stage that shows what all others read, see :func:`wsss.report.configuration.described`.
+DESCRIBES = "report"
 RULES = ("Snakefile", "workflow/rules")
 
 
@@ -155,19 +158,27 @@ def config_stage(job: Job) -> str | None:
 
 def _shape(job: Job, params: Params, places: Places) -> Shape:
     stage, variant = config_stage(job), job.wildcards.get("variant", "")
-    keys: list[Place] = []
+    keys: set[Place] = set()
     code: list[str] = []
     if stage is not None:
         config = params.resolve(variant) if variant else params.base
-        keys = sorted({place for key in STAGES[stage] for place in places.of(key, variant)})
+        keys = _places(stage, variant, places)
+        if stage == DESCRIBES:
+            for name in params.base.run.variants:
+                for other in stages_run(params.resolve(name)):
+                    keys |= _places(other, name, places)
         code = files_of(stage_modules(stage, config.method.name, layout_of(config, stage)))
     return Shape(
         job.rule,
         tuple(template(file, job.wildcards) for file in job.inputs),
         tuple(template(file, job.wildcards) for file in job.outputs),
-        tuple(_own(place, variant) for place in keys),
+        tuple(_own(place, variant) for place in sorted(keys)),
         tuple(code),
     )
+
+
+def _places(stage: str, variant: str, places: Places) -> set[Place]:
+    return {place for key in STAGES[stage] for place in places.of(key, variant)}
 
 
 def _own(place: Place, variant: str) -> Place:
