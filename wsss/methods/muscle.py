@@ -145,7 +145,7 @@ class Muscle(Method):
             "focal": "focal loss of the tags",
             "soft": "multi-label soft margin of the tags",
             "rank": "present classes score above absent ones",
-            "er": "refined CAMs teach the plain ones where both differ most",
+            "er": "refined CAMs learn from the plain ones where both differ most",
             "imc": "image contrast: features of images with equal tags are alike",
             "pix": "pixel consistency of two views where they overlap",
             "emd": "region contrast: transport between patches of both views",
