@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from wsss import __version__, interrupt
-from wsss.commands import data, dvc, explain, export, import_, presets, publish, stages
+from wsss.commands import data, dvc, explain, export, import_, methods, presets, publish, stages
 from wsss.commands.logs import has_log_file
 from wsss.errors import UserError
 
@@ -101,6 +101,7 @@ def build_parser() -> argparse.ArgumentParser:
     explain.register(commands)
     stages.register_merge(commands)
     import_.register(commands)
+    methods.register(commands)
     presets.register(commands)
     dvc.register(commands)
     publish.register(commands)

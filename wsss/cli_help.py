@@ -110,7 +110,6 @@ STAGE_HELP = {
         "report.html",
         "One self-contained file. What has not run yet is named on it.",
     ),
-    "methods": ("list the methods", "wsss/methods", "nothing", ""),
 }
 
 

@@ -156,6 +156,7 @@ def test_losses_are_finite_and_every_parameter_learns(name: str) -> None:
             assert losses.total.shape == ()
             assert losses.total.isfinite()
             assert losses.terms
+            assert set(losses.terms) <= set(method.info.terms), "info.terms lacks some"
             assert all(value.shape == () for value in losses.terms.values())
             losses.total.backward()
             for parameter, value in trained.items():

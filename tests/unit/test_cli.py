@@ -414,13 +414,6 @@ def test_data_check_before_and_after_scenes_are_made(run: Run, tmp_path: Path) -
     assert run("data", "check")[0] == 0
 
 
-def test_methods_are_listed(run: Run) -> None:
-    code, out, _ = run("methods")
-    assert code == 0
-    assert "baseline" in out
-    assert "CVPR 2016" in out
-
-
 def test_merge_joins_stores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parts = [str(tmp_path / f"{number}.zip") for number in range(2)]
     for number, part in enumerate(parts):

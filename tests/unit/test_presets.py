@@ -28,7 +28,8 @@ PRESETS = read_presets(FOLDER)
 RECIPES = [preset for preset in PRESETS if preset.about is not None]
 NAMES = [preset.name.removeprefix("papers/") for preset in RECIPES]
 # Recipes of the line of PSA and DeepLab: SGD, 20,000 or 100,000 iterations of segmentation.
-LINE = [name for name in NAMES if name.startswith(("psa-", "irnet-", "supervised-"))]
+_LINE = ("psa-", "irnet-", "seam-", "ppc-", "supervised-")
+LINE = [name for name in NAMES if name.startswith(_LINE)]
 # Images that the papers train on: VOC's train_aug; COCO's train2014 less those without a label.
 IMAGES = {"voc": 10_582, "coco": 82_081}
 
@@ -160,6 +161,24 @@ def test_published_numbers() -> None:
     assert sorted(rtc.predict.scales) == [0.5, 1, 1.5, 2]
 
 
+def test_the_numbers_of_seam_and_ppc() -> None:
+    seam, ppc = recipe("seam-voc"), recipe("ppc-voc")
+    for config in (seam, ppc):
+        first = config.classify
+        assert (first.epochs, first.batch, first.lr, first.weight_decay) == (8, 8, 0.01, 5e-4)
+        assert (first.crop, first.long_side) == (448, [448, 768])
+        assert (config.seeds.alpha_low, config.seeds.alpha_high) == (4, 24)
+        assert sorted(config.cam.scales) == [0.5, 1, 1.5, 2]
+        assert (config.cam.threshold, config.affinity.lr) == (0.26, 0.01)
+        assert (config.walk.beta, config.walk.steps, config.walk.radius) == (8, 2**6, 5)
+        defaults = load_method(config.method.name).Params()
+        assert (
+            load_method(config.method.name).Params.model_validate(config.method.params) == defaults
+        )
+    assert (seam.walk.background, seam.walk.background_alpha) == ("alpha", 6)
+    assert (ppc.walk.background, ppc.walk.background_threshold) == ("threshold", 0.27)
+
+
 def test_the_numbers_of_muscle() -> None:
     config = recipe("muscle-voc")
     first, last = config.classify, config.segment
@@ -240,7 +259,7 @@ def test_its_backbones_exist_and_freeze_as_it_says(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["irnet-voc", "psa-coco", "supervised-deeplabv2-voc", "rtc-voc", "mcc-voc"]
+    "name", ["irnet-voc", "psa-coco", "supervised-deeplabv2-voc", "rtc-voc", "ppc-voc", "mcc-voc"]
 )
 def test_snakemake_plans_it(name: str, tmp_path: Path) -> None:
     top = tmp_path / "top.yaml"

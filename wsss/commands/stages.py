@@ -211,14 +211,6 @@ def _report(args: argparse.Namespace, params: Params) -> None:
     sys.stdout.write(f"{report.run(context, params)}\n")
 
 
-def _methods(_args: argparse.Namespace, _params: Params) -> None:
-    from wsss.methods import load_method, method_names
-
-    for name in method_names():
-        info = load_method(name).info
-        sys.stdout.write(f"{name:12} {info.status:15} {', '.join(info.roads):24} {info.paper}\n")
-
-
 def _label(stage: str, args: argparse.Namespace) -> str:
     shard, shards = args.shard
     return stage if shards == 1 else f"{stage}.{shard}of{shards}"
@@ -291,7 +283,6 @@ def register(commands: Commands) -> None:
     )
     _add(commands, "compare", _compare, job=False)
     _add(commands, "report", _report, job=False)
-    _add(commands, "methods", _methods, job=False)
 
 
 def register_merge(commands: Commands) -> None:

@@ -112,3 +112,20 @@ def strongest_class(foreground: Tensor) -> Tensor:
         foreground: (B, C, h, w), without a background channel.
     """
     return torch.where(foreground < foreground.amax(1, keepdim=True), 0, foreground)
+
+
+def rival_maps(cam: Tensor) -> Tensor:
+    """What a pixel correlation module spreads: at each cell the background and one class.
+
+    Peak-normalised foreground, a background of 1 minus its maximum, and 0 where a class is weaker
+    than another. No gradient. Source: published code of SEAM.
+
+    Args:
+        cam: (B, C, h, w), raw.
+
+    Returns:
+        (B, C + 1, h, w) float32, background first.
+    """
+    foreground = peak_norm(cam.detach().float())
+    background = with_background(foreground)[:, :1]
+    return torch.cat([background, strongest_class(foreground)], 1)

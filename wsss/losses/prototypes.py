@@ -8,13 +8,15 @@ weights from one view and their features from the other; published code of both.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss.losses.normalisation import floor_norm, with_background, with_constant
 from wsss.losses.precision import full_precision
+from wsss.losses.siamese import resize
 
 
 class Selection(NamedTuple):
@@ -25,6 +27,49 @@ class Selection(NamedTuple):
 
     weights: Tensor
     features: Tensor
+
+
+class Cells(NamedTuple):
+    """One view on the grid of the contrast: scores (B, C + 1, h, w), raw features (B, D, h, w)
+    and pseudo labels (B, h, w)."""
+
+    scores: Tensor
+    features: Tensor
+    labels: Tensor
+
+
+def cells_of(
+    refined: Tensor, features: Tensor, grid: tuple[int, int], label: Tensor, background: float
+) -> Cells:
+    """Bring a view to the grid of the contrast; scores and labels have no gradient.
+
+    Args:
+        refined: (B, C + 1, h', w'), background first; its channel is replaced by a constant.
+        features: (B, D, h', w').
+        grid: (h, w).
+        label: (B, C) of 0 and 1.
+        background: score of the background at every cell.
+    """
+    maps = floor_norm(resize(refined.detach(), grid))
+    scores = with_constant(maps[:, 1:], background)
+    labels = pseudo_labels(scores, F.pad(label, (1, 0), value=1.0))
+    return Cells(scores, resize(features.float(), grid), labels)
+
+
+def ranked_scores(scores: Tensor, label: Tensor, kind: Literal["constant", "lowest"]) -> Tensor:
+    """Scores (B, C + 1, h, w) that choose the cells of each prototype.
+
+    ``constant`` leaves them: among equal scores of the background, which are all of them, the
+    choice is arbitrary. ``lowest`` scores the background by how weak present classes are.
+    """
+    if kind == "constant":
+        return scores
+    return with_background(scores[:, 1:] * label[:, :, None, None])
+
+
+def classes_present(label: Tensor) -> Tensor:
+    """Whether each of (background, classes) is in a batch with labels (B, C): (C + 1,) bool."""
+    return F.pad(label.amax(0), (1, 0), value=1.0) > 0
 
 
 def select_cells(scores: Tensor, features: Tensor, count: int) -> Selection:

@@ -35,6 +35,8 @@ class MethodInfo:
             pseudo masks, ``single-stage`` predicts by itself.
         expected: published numbers with their source, or empty where unknown.
         deviations: how this implementation differs from the paper or its code.
+        terms: what each entry of :attr:`wsss.engine.task.Losses.terms` is, those that only some
+            parameters bring included.
     """
 
     title: str
@@ -43,6 +45,7 @@ class MethodInfo:
     roads: tuple[Literal["two-stage", "single-stage"], ...]
     expected: dict[str, str] = field(default_factory=dict)
     deviations: tuple[str, ...] = ()
+    terms: dict[str, str] = field(default_factory=dict)
 
 
 class Output(NamedTuple):

@@ -27,6 +27,7 @@ class Baseline(Method):
         paper="Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016",
         status="reference",
         roads=("two-stage",),
+        terms={"cls": "multi-label soft margin of the averaged CAMs"},
     )
 
     def __init__(

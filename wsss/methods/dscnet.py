@@ -168,6 +168,14 @@ class DscNet(Method):
         deviations=(
             "reconstructed from the abstract: all equations and constants are choices of ours",
         ),
+        terms={
+            "cls": "multi-label soft margin of the image scores",
+            "pgcl": "pixel-wise group contrast: cells against groups of cells of the batch",
+            "sgcl": "semantic-wise graph contrast: nodes of two stochastic graph views",
+            "node": "classification of the refined nodes",
+            "cls_graph": "classification of images by the class means of refined nodes",
+            "seg": "cross-entropy of the segmentation head against pseudo labels of both streams",
+        },
     )
     Params = DscParams
     couples_batch = True

@@ -194,6 +194,15 @@ class Mcc(Method):
             "averaged probabilities at inference, summed flips of CAMs",
             "transformer blocks on a CNN where there are no transformer weights",
         ),
+        terms={
+            "cls": "multi-label soft margin of the tags",
+            "cls_aux": "the same, of the auxiliary classifier",
+            "aff": "affinity: tokens of one class are alike, of different ones unlike",
+            "mcc": "contrast of class tokens of the image and of its masked parts",
+            "ctc": "the same with small crops (ToCo: locals: crops)",
+            "seg": "cross-entropy of the decoder against masks made while training",
+            "reg": "dense energy of the prediction",
+        },
     )
     Params = MccParams
     params: MccParams

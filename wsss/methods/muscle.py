@@ -141,6 +141,15 @@ class Muscle(Method):
             "Seeds are summed at stride 4 and never negative.",
             "Pixels are normalised as the backbone's weights expect.",
         ),
+        terms={
+            "focal": "focal loss of the tags",
+            "soft": "multi-label soft margin of the tags",
+            "rank": "present classes score above absent ones",
+            "er": "refined CAMs learn from the plain ones where both differ most",
+            "imc": "image contrast: features of images with equal tags are alike",
+            "pix": "pixel consistency of two views where they overlap",
+            "emd": "region contrast: transport between patches of both views",
+        },
     )
     Params = MuscleParams
     couples_batch = True

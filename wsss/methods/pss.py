@@ -146,6 +146,12 @@ class Pss(Method):
         deviations=(
             "reconstructed from the abstract: all equations and constants are choices of ours",
         ),
+        terms={
+            "cls": "multi-label soft margin of MainNet's averaged CAMs",
+            "rcm": "regional contrast: cells are drawn to their class's prototype",
+            "mam": "multi-scale attention: CAMs grow towards SupportNet's at other scales",
+            "peak": "mean largest activation of present classes; logged, not minimised",
+        },
     )
     Params = PssParams
     couples_batch = True

@@ -31,7 +31,7 @@ Deviations:
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -42,22 +42,25 @@ from wsss.data.training import Batch
 from wsss.data.transforms import IGNORE
 from wsss.engine.task import Losses, Progress
 from wsss.losses.compensation import compensate, compensation_loss
-from wsss.losses.equivariance import cross_equivariance, equivariance, minimum_pooling
-from wsss.losses.normalisation import (
-    floor_norm,
-    max_norm,
-    peak_norm,
-    strongest_class,
-    with_background,
-    with_constant,
-)
+from wsss.losses.normalisation import max_norm, rival_maps, with_constant
 from wsss.losses.online_masks import self_supervised_loss, two_level_masks
 from wsss.losses.prototypes import (
+    Cells,
     Selection,
+    cells_of,
+    classes_present,
     prototype_contrast,
     prototypes,
-    pseudo_labels,
+    ranked_scores,
     select_cells,
+)
+from wsss.losses.siamese import (
+    View,
+    classification_terms,
+    equivariance_terms,
+    framed,
+    resize,
+    view_of,
 )
 from wsss.methods.base import Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
@@ -111,32 +114,6 @@ class RtcParams(MethodParams):
     score_background: Share = 0.17  # at inference
 
 
-class _View(NamedTuple):
-    """What the losses need of one view of the batch.
-
-    ``size`` (H, W) of its images; ``levels`` of the backbone; ``features`` f (B, D, h, w); ``cam``
-    (B, C, h, w), raw, and ``refined`` (B, C + 1, h, w), float32; the ``wide`` ones are brought to
-    (H, W).
-    """
-
-    size: tuple[int, int]
-    levels: list[Tensor]
-    features: Tensor
-    cam: Tensor
-    refined: Tensor
-    wide_cam: Tensor
-    wide_refined: Tensor
-
-
-class _Contrast(NamedTuple):
-    """One view on the grid of the contrast: scores (B, C + 1, h, w), raw features (B, D, h, w)
-    and pseudo labels (B, h, w)."""
-
-    scores: Tensor
-    features: Tensor
-    labels: Tensor
-
-
 class CrossRepresentation(nn.Module):
     """Cross-representation refinement: the mean of two pixel correlation modules.
 
@@ -167,12 +144,10 @@ class CrossRepresentation(nn.Module):
             (B, C + 1, h, w) float32, background first.
         """
         grid = cam.shape[2:]
-        conv4, conv5, conv6 = (_resize(level.detach(), grid) for level in levels)
-        foreground = peak_norm(cam.detach().float())
-        maps = with_background(foreground)
-        maps = torch.cat([maps[:, :1], strongest_class(foreground)], 1)
+        conv4, conv5, conv6 = (resize(level.detach(), grid) for level in levels)
+        maps = rival_maps(cam)
         deep = self.deep(torch.cat([self.deep5(conv5).relu(), self.deep6(conv6).relu()], 1))
-        colours = _resize(images.to(deep.dtype), grid)
+        colours = resize(images.to(deep.dtype), grid)
         shallow = self.shallow(torch.cat([colours, self.shallow4(conv4).relu()], 1))
         return (pcm(maps, deep) + pcm(maps, shallow)) / 2
 
@@ -200,7 +175,7 @@ class Decoder(nn.Module):
         """Map (B, D3, h3, w3) and (B, D6, h6, w6) to logits (B, classes, h3, w3)."""
         merged = self.merge(torch.cat([self.wide(conv6), self.near(conv6)], 1))
         low = self.low(conv3)
-        both = torch.cat([_resize(merged, low.shape[2:]), low], 1)
+        both = torch.cat([resize(merged, low.shape[2:]), low], 1)
         logits: Tensor = self.classifier(self.project(both).relu())
         return logits
 
@@ -223,6 +198,17 @@ class Rtc(Method):
             "no background channel in the classifier, which is never read",
             "float32 losses, keyed dropout, sizes in multiples of the output stride",
         ),
+        terms={
+            "cls": "multi-label soft margin of both views' averaged CAMs",
+            "min": "adaptive minimum pooling of the refined maps (SEAM)",
+            "er": "equivariance: plain maps of both views agree (SEAM)",
+            "ecr": "refined maps learn from the plain ones of the other view (SEAM)",
+            "nce_intra": "contrast with prototypes of crossed views, own labels (PPC)",
+            "nce_cross_label": "the same by the labels of the other view (PPC)",
+            "nce_cross_prototype": "the same with the prototypes of the other view (PPC)",
+            "com": "compensator: plain maps learn from similar cells of the batch",
+            "seg": "cross-entropy of the decoder against masks made while training",
+        },
     )
     Params = RtcParams
     couples_batch = True
@@ -250,27 +236,26 @@ class Rtc(Method):
         reductions = self.backbone.reductions
         count = len(reductions)
         fine = min(range(count), key=lambda i: (abs(reductions[i] - 4), -i))
-        return fine, max(0, count - 3), max(0, count - 2), count - 1
+        conv4, conv5, conv6 = self.backbone.last(3)
+        return fine, conv4, conv5, conv6
 
     # Inference
 
     def forward(self, images: Tensor) -> Output:
         """Map (B, 3, H, W) to logits (B, C), CAMs (B, C, h, w) and f (B, D, h, w)."""
         features, cam = self._activate(self.backbone(images))
-        return Output(_resize(cam, images.shape[2:]).mean((2, 3)), cam, features)
+        return Output(resize(cam, images.shape[2:]).mean((2, 3)), cam, features)
 
     def _activate(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return f and the raw CAM, float32."""
         features = self.project(self.drop(levels[-1])).relu()
         return features, self.classifier(features).float()
 
-    def _look(self, images: Tensor) -> _View:
+    def _look(self, images: Tensor) -> View:
         levels = self.backbone(images)
         features, cam = self._activate(levels)
         refined = self._refine(cam, images, levels)
-        size = (images.shape[2], images.shape[3])
-        wide = (_resize(maps, size) for maps in (cam, refined))
-        return _View(size, levels, features, cam, refined, *wide)
+        return view_of(images, levels, features, cam, refined)
 
     def _refine(self, cam: Tensor, images: Tensor, levels: list[Tensor]) -> Tensor:
         """Return the refined CAMs (B, C + 1, h, w), float32."""
@@ -292,8 +277,8 @@ class Rtc(Method):
         constant."""
         levels, size = self.backbone(images), images.shape[2:]
         _, cam = self._activate(levels)
-        gate = _resize(cam, size).mean((2, 3)).sigmoid()[:, :, None, None]
-        foreground = _resize(self._decode(levels), size).softmax(1)[:, 1:] * gate
+        gate = resize(cam, size).mean((2, 3)).sigmoid()[:, :, None, None]
+        foreground = resize(self._decode(levels), size).softmax(1)[:, 1:] * gate
         return with_constant(foreground, self.params.score_background)
 
     def seed_maps(self, images: Tensor) -> Tensor:
@@ -317,19 +302,11 @@ class Rtc(Method):
         p, label = self.params, batch["label"].float()
         one = self._look(batch["image"])
         set_keys(self, keys_of_pass(batch["key"], 1))
-        two = self._look(_resize(batch["image"], (p.view_size, p.view_size)))
-        presence = F.pad(label, (1, 0), value=1.0)
-        terms = self._classification(one, two, label)
-        maps = [_frame(view.wide_cam, two.size, label) for view in (one, two)]
-        if p.er_weight:
-            terms["er"] = p.er_weight * equivariance(*maps)
-        if p.ecr_weight:
-            refined = [_frame(view.wide_refined, two.size, presence) for view in (one, two)]
-            crossed = [
-                cross_equivariance(theirs, ours, p.ecr_share)
-                for theirs, ours in zip(reversed(maps), refined, strict=True)
-            ]
-            terms["ecr"] = p.ecr_weight * (crossed[0] + crossed[1])
+        two = self._look(resize(batch["image"], (p.view_size, p.view_size)))
+        views = (one, two)
+        terms = classification_terms(views, label, p.min_weight, p.min_share)
+        maps = [framed(view.wide_cam, two.size, label) for view in views]
+        terms |= equivariance_terms(views, maps, label, p.er_weight, p.ecr_weight, p.ecr_share)
         if p.nce_weight or p.com_weight:
             terms |= self._transform(one, two, maps, label)
         if p.seg_weight:
@@ -338,31 +315,19 @@ class Rtc(Method):
             terms["seg"] = p.seg_weight * seg
         return Losses(torch.stack(list(terms.values())).sum(), terms)
 
-    def _classification(self, one: _View, two: _View, label: Tensor) -> dict[str, Tensor]:
-        """Soft margin on averaged CAMs, and adaptive minimum pooling of the refined ones, both at
-        the size of the view."""
-        found, lowest = [], []
-        for view in (one, two):
-            logits = view.wide_cam.mean((2, 3))
-            found.append(F.multilabel_soft_margin_loss(logits, label))
-            if self.params.min_weight:
-                maps = view.wide_refined[:, 1:] * label[:, :, None, None]
-                lowest.append(minimum_pooling(maps, self.params.min_share))
-        terms = {"cls": (found[0] + found[1]) / 2}
-        if lowest:
-            terms["min"] = self.params.min_weight * (lowest[0] + lowest[1]) / 2
-        return terms
-
     def _transform(
-        self, one: _View, two: _View, maps: list[Tensor], label: Tensor
+        self, one: View, two: View, maps: list[Tensor], label: Tensor
     ) -> dict[str, Tensor]:
         """Three contrasts with crossed prototypes, and the compensator."""
         p, grid = self.params, (two.features.shape[2], two.features.shape[3])
-        first, second = (self._on_grid(view, grid, label) for view in (one, two))
+        first, second = (
+            cells_of(view.refined, view.features, grid, label, p.background) for view in (one, two)
+        )
+        ranked = [ranked_scores(v.scores, label, p.background_cells) for v in (first, second)]
         count = max(1, int(grid[0] * grid[1] * p.prototype_share))
         # Weights of one view, features of the other.
-        chosen1 = select_cells(self._ranked(first.scores, label), second.features, count)
-        chosen2 = select_cells(self._ranked(second.scores, label), first.features, count)
+        chosen1 = select_cells(ranked[0], second.features, count)
+        chosen2 = select_cells(ranked[1], first.features, count)
         terms: dict[str, Tensor] = {}
         if p.nce_weight:
             terms |= self._contrasts(first, second, prototypes(chosen1), prototypes(chosen2), label)
@@ -381,27 +346,13 @@ class Rtc(Method):
             terms["com"] = p.com_weight * (parts[0] + parts[1])
         return terms
 
-    def _on_grid(self, view: _View, grid: tuple[int, int], label: Tensor) -> _Contrast:
-        maps = floor_norm(_resize(view.refined.detach(), grid))
-        scores = with_constant(maps[:, 1:], self.params.background)
-        labels = pseudo_labels(scores, F.pad(label, (1, 0), value=1.0))
-        return _Contrast(scores, _resize(view.features.float(), grid), labels)
-
-    def _ranked(self, scores: Tensor, label: Tensor) -> Tensor:
-        """Scores that choose the cells of each prototype."""
-        if self.params.background_cells == "constant":
-            return scores
-        return with_background(scores[:, 1:] * label[:, :, None, None])
-
     def _contrasts(
-        self, first: _Contrast, second: _Contrast, centres1: Tensor, centres2: Tensor, label: Tensor
+        self, first: Cells, second: Cells, centres1: Tensor, centres2: Tensor, label: Tensor
     ) -> dict[str, Tensor]:
         p = self.params
-        present = None
-        if not p.absent_negatives:
-            present = F.pad(label.amax(0), (1, 0), value=1.0) > 0
+        present = None if p.absent_negatives else classes_present(label)
 
-        def nce(view: _Contrast, centres: Tensor, labels: Tensor) -> Tensor:
+        def nce(view: Cells, centres: Tensor, labels: Tensor) -> Tensor:
             return prototype_contrast(view.features, centres, labels, p.temperature, present)
 
         half = p.nce_weight / 2
@@ -414,7 +365,7 @@ class Rtc(Method):
             * (nce(first, centres2, first.labels) + nce(second, centres1, second.labels)),
         }
 
-    def _segmentation(self, one: _View, batch: Batch, label: Tensor) -> Tensor:
+    def _segmentation(self, one: View, batch: Batch, label: Tensor) -> Tensor:
         """Cross-entropy of the decoder against masks of the refined CAMs of the same step."""
         p, size = self.params, one.size
         half = (size[0] // 2, size[1] // 2)
@@ -424,25 +375,12 @@ class Rtc(Method):
         )
         maps = max_norm(one.refined[:, 1:].detach()) * label[:, :, None, None]
         masks = two_level_masks(
-            *(_resize(maps, size), label, p.seg_high, p.seg_low),
+            *(resize(maps, size), label, p.seg_high, p.seg_low),
             lambda soft: refine_locally(soft, weights, p.seg_iterations, p.seg_dilations),
             *(size, half),
         )
         masks = torch.where(batch["valid"][:, 0], masks, IGNORE)
-        return self_supervised_loss(_resize(self._decode(one.levels), size), masks, label)
-
-
-def _resize(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Bilinear, corners aligned, as everywhere in SEAM's line of code."""
-    if maps.shape[2:] == size:
-        return maps
-    return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=True)
-
-
-def _frame(maps: Tensor, common: tuple[int, int], presence: Tensor) -> Tensor:
-    """Normalise (B, K, H, W) maps at their view's size, bring them to the common one, and set
-    absent classes to 0."""
-    return _resize(max_norm(maps), common) * presence[:, :, None, None]
+        return self_supervised_loss(resize(self._decode(one.levels), size), masks, label)
 
 
 def _foreground(chosen: Selection) -> Selection:

@@ -58,6 +58,12 @@ class Backbone(nn.Module):
         """Bring (B, 3, H, W) RGB in [0, 1] to the mean and spread the weights were trained on."""
         return (images - self.mean[:, None, None]) / self.std[:, None, None]
 
+    def last(self, count: int) -> list[int]:
+        """Which levels are the ``count`` last ones, finest first; one that is short of levels
+        repeats its finest."""
+        total = len(self.channels)
+        return [max(0, total - back) for back in range(count, 0, -1)]
+
     def taps(self, images: Tensor) -> list[Tensor]:
         """Map (B, 3, H, W) RGB in [0, 1] to seven maps p1..p7 (B, D_i, h_i, w_i), finest first.
 
