@@ -23,8 +23,8 @@ import yaml
 from tests.conftest import TINY
 from tests.pipeline.conftest import Workspace
 from tests.pipeline.test_workflow import artifacts
+from wsss.config import slices
 from wsss.config.resolve import overlay
-from wsss.config.slices import STAGES
 
 # Several windows a store and steps a training, all of them saved.
 CHANGES: dict[str, Any] = {
@@ -36,7 +36,9 @@ CHANGES: dict[str, Any] = {
     "pseudo": {"crf": True},
 }
 # What takes seconds to minutes even for large data sets, and starts again.
-STARTS_AGAIN = {"manifest", "compare", "report"}
+# Of the report the bytes differ: it tells what the jobs cost.
+STAGES = [stage for stage in slices.STAGES if stage != "report"]
+STARTS_AGAIN = {"manifest", "compare"}
 
 # One process imports everything; each command runs in a copy of it.
 DRIVER = """
