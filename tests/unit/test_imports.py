@@ -328,7 +328,7 @@ def test_torchvisions_resnets_are_initial_weights_as_they_are(tmp_path: Path, na
     ("name", "geometry", "message"),
     [
         ("tf_efficientnet_lite0", "caffe", "is for ResNets, not for 'tf_efficientnet_lite0'"),
-        ("tf_efficientnet_lite0", "undilated", "is for ResNets"),
+        ("regnetx_002", "undilated", "is for ResNets"),
         ("resnet18", "caffe", "needs bottleneck blocks, unlike 'resnet18'"),
     ],
 )

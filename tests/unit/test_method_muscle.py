@@ -38,7 +38,7 @@ def at(percent: int) -> Progress:
 
 def matched(count: int = 4) -> Batch:
     """A batch in which images have contrasts: two of one class, the rest of others."""
-    batch = batch_of(count)
+    batch = batch_of(count, "muscle")
     batch["label"] = torch.eye(CLASSES)[torch.tensor([0, 0, 1, 2])]
     return batch
 

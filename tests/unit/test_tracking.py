@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.conftest import ROOT
 from wsss.artifacts import save_csv, save_json, save_weights
 from wsss.cli import main
 from wsss.config import Params
@@ -367,29 +369,36 @@ def test_the_lock_of_dvc_is_a_tag_that_follows_it(
 # The store
 
 
-def _open(tracking: Tracking, barrier: Any, failures: Any) -> None:
-    barrier.wait()
-    try:
-        opened = open_store(tracking)
-        opened.experiment("scenes")
-    except Exception as error:
-        failures.put(repr(error))
+OPEN = """
+import sys
+from wsss.config.schema import Tracking
+from wsss.tracking.store import open_store
+
+tracking = Tracking.model_validate_json(sys.argv[1])
+sys.stdin.readline()
+open_store(tracking).experiment("scenes")
+"""
 
 
 def test_processes_that_open_a_fresh_database_at_once_do_not_harm_it(params: Params) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    barrier, failures = spawn.Barrier(2), spawn.Queue()
     jobs = [
-        spawn.Process(target=_open, args=(params.base.tracking, barrier, failures))
+        subprocess.Popen(
+            [sys.executable, "-c", OPEN, params.base.tracking.model_dump_json()],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for _ in range(2)
     ]
     for job in jobs:
-        job.start()
-    for job in jobs:
-        job.join()
-    found = [failures.get() for _ in range(2) if not failures.empty()]
+        assert job.stdin is not None
+        job.stdin.write("go\n")
+        job.stdin.flush()
+    said = [job.communicate()[1] for job in jobs]
     # Only the experiment may be made by another first.
-    assert all("already exists" in text for text in found), found
+    failed = [text for job, text in zip(jobs, said, strict=True) if job.returncode]
+    assert all("already exists" in text for text in failed), failed
     assert opened(params).client.get_experiment_by_name("scenes") is not None
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SNAPSHOT = """\
 Commits every output of the finished workflow to DVC: checks that Snakemake has nothing to do,
 that dvc.yaml describes the workflow and that the raw data is what the manifest describes; touches
-no file. What remains: git add dvc.lock && git commit && dvc push
+no file. Then `git add dvc.lock`, commit and `dvc push` share the results.
 """
 _RESTORE = """\
 After `dvc pull` in a fresh clone, or `git checkout` and `dvc checkout`: checks that the files,
@@ -31,9 +31,11 @@ both tools have nothing to do, and both see the next edit.
 
 def register(commands: Commands) -> None:
     """Add the commands."""
-    tools = commands.add_parser("dvc", help="the workflow as DVC's stages").add_subparsers(
-        required=True, metavar="COMMAND"
-    )
+    tools = commands.add_parser(
+        "dvc",
+        help="the workflow as DVC's stages",
+        description="Writes and checks dvc.yaml, which tells DVC what Snakemake's workflow is.",
+    ).add_subparsers(required=True, metavar="COMMAND")
     write = tools.add_parser(
         "write", help="write dvc.yaml", description="Writes dvc.yaml from Snakemake's own graph."
     )
@@ -50,8 +52,8 @@ def register(commands: Commands) -> None:
         help="what the stages in dvc.yaml call",
         description="Has Snakemake run one job, whatever it thinks of it, and none before it.",
     )
-    run.add_argument("rule")
-    run.add_argument("target")
+    run.add_argument("rule", help="the job's rule")
+    run.add_argument("target", help="one of its outputs")
     run.set_defaults(handler=_run, needs_params=False)
     for name, text, summary, handler in (
         ("snapshot", _SNAPSHOT, "commit the finished workflow to DVC", _snapshot),
