@@ -46,7 +46,7 @@ ui: $(READY)
 	esac
 
 test: $(READY)
-	pytest
+	pytest --numprocesses auto --dist loadfile
 
 lint: $(READY)
 	ruff format --check .

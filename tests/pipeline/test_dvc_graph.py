@@ -91,6 +91,8 @@ def watched(entry: str | dict[str, list[str]]) -> list[str]:
 
 # The comparison fails when either side drifts
 
+SEGMENT = "workflow/rules/segment.smk"
+
 
 @pytest.mark.parametrize(
     "edit",
@@ -119,7 +121,8 @@ def test_a_dvc_yaml_that_drifts_is_found(rich: Path, rules: Graph, edit: Edit) -
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        ("workflow/rules/common.smk", 'f"{DATA}/dataset.json"', 'f"{DATA}/manifest.csv"'),
+        (SEGMENT, '/predict/single.zip",', '/predict/single.zip",\n        f"{RUN}/predict/x",'),
+        (SEGMENT, 'MANIFEST,\n        f"{RUN}/predict/scores', 'f"{RUN}/predict/scores'),
         ("workflow/rules/refine.smk", 'keys("pseudo")', 'keys("soft")'),
         ("wsss/config/slices.py", '"crf": ("crf",)', '"crf": ("crf", "pseudo")'),
     ],

@@ -237,7 +237,8 @@ def test_an_edited_source_reruns_the_stages_that_contain_it(finished: Workspace)
 
 def artifacts(root: Path) -> dict[str, bytes]:
     """Return the bytes of everything that must be reproducible."""
-    skipped = (".run.json", ".log", "timings.csv", "timings.md", "params.yaml", "report.html")
+    timed = (".run.json", ".run.csv", ".log", "timings.csv", "timings.md", "report.html")
+    skipped = (*timed, "params.yaml")
     return {
         str(path.relative_to(root)): path.read_bytes()
         for path in sorted(root.rglob("*"))

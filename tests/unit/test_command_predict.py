@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import logging
 import re
@@ -22,10 +23,14 @@ from wsss.cli import main
 from wsss.config import Params
 from wsss.config.resolve import overlay
 from wsss.context import make_context
+from wsss.errors import UserError
+from wsss.inference.encoded import EncodedPredictor
 from wsss.stages import crf, manifest, predict
 from wsss.stages.networks import build_segmenter
 from wsss.stages.segment import SegmentationTask
 from wsss.stages.training import save_trained
+from wsss.tracking.model import packed
+from wsss.tracking.records import Network
 
 SCALES = {"predict": {"scales": [0.75, 1.0], "batch": 3}}
 
@@ -168,6 +173,33 @@ def test_options_change_the_settings(project: Project, run: Run, tmp_path: Path)
     single = MaskStore(project.masks.with_name("single.zip"))
     for path in (out / "masks").glob("*.png"):
         assert (np.array(Image.open(path)) == single.get(path.stem)).mean() > 0.99
+
+
+def test_a_served_network_gives_the_same_files(project: Project, run: Run, tmp_path: Path) -> None:
+    """What MLflow keeps of a network, with and without tags, a large photo included."""
+    photos = sorted(project.photos.glob("*.png"))
+    with Image.open(photos[0]) as image:
+        image.resize((1400, 700)).save(photos[0])
+    raw = yaml.safe_load(project.params.read_text())
+    config = Params(raw).resolve("baseline")
+    settings = {"predict": config.predict.model_dump(), "crf": config.crf.model_dump()}
+    packed_weights = packed(Network(project.weights, "", settings), tmp_path)
+    served = EncodedPredictor(packed_weights)
+    files = [photo.read_bytes() for photo in photos]
+    name = served.classes[0]
+    for number, tags in enumerate((None, name)):
+        out = tmp_path / f"out{number}"
+        options = () if tags is None else ("--tags", tags)
+        arguments = ("--weights", project.weights, "--images", project.photos, "--out", out)
+        assert run(*arguments, *options)[0] == 0
+        expected = [(out / "masks" / photo.name).read_bytes() for photo in photos]
+        cells = None if tags is None else [tags] * len(files)
+        assert served.masks(files, cells) == expected
+        assert len({int(v) for e in expected for v in np.unique(Image.open(io.BytesIO(e)))}) > 1
+    with pytest.raises(UserError, match="row 1"):
+        served.masks([files[1], b"no photo"], None)
+    with pytest.raises(UserError, match="unicorn"):
+        served.masks(files[:1], ["unicorn"])
 
 
 def test_tags_and_names_and_large_photos(project: Project, run: Run, tmp_path: Path) -> None:

@@ -165,7 +165,9 @@ def test_it_trains_a_vision_transformer() -> None:
     method = make("deit_tiny_patch16_224").train()
     losses(method, batch_of(2, "mcc"))
     silent = {n for n, p in method.named_parameters() if p.grad is None or not p.grad.any()}
-    assert silent == {"backbone.network.vit.pos_embed"}
+    teacher = {n for n in silent if n.startswith("teacher.")}
+    assert len(teacher) == len(list(method.teacher.parameters()))
+    assert silent - teacher == {"backbone.network.vit.pos_embed"}
     with torch.no_grad():
         assert method.eval().segment(torch.rand(1, 3, 40, 72)).shape == (1, CLASSES + 1, 3, 5)
 

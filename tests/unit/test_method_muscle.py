@@ -13,8 +13,8 @@ from tests.contract.test_methods import CLASSES, batch_of
 from wsss.config import Params
 from wsss.config.schema import Backbone as BackboneConfig
 from wsss.data.training import Batch
+from wsss.data.views import Overlap
 from wsss.engine.task import Progress
-from wsss.losses.transport import Overlap
 from wsss.methods.muscle import Muscle, MuscleParams
 from wsss.models.backbones import build_backbone
 from wsss.models.dropout import KeyedDropPath, set_keys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from wsss.config import Params
 from wsss.config.resolve import overlay
 from wsss.context import make_context
 from wsss.errors import UserError
+from wsss.export.weights import export_weights
+from wsss.inference.encoded import EncodedPredictor
 from wsss.methods import check_method
 from wsss.methods.rtc import Rtc
 from wsss.stages import boxes, cam, crf, manifest, predict
@@ -70,6 +73,12 @@ def test_photos_get_the_masks_of_the_workflow(params: Params, tmp_path: Path) ->
         mask = np.array(Image.open(out / "masks" / f"{name}.png"))
         np.testing.assert_array_equal(mask, store.get(name))
     assert json.loads((out / "predict.json").read_text())["crf"]["confidence"] == 0.7
+    # And what a server of the exported weights answers.
+    served = EncodedPredictor(export_weights(weights, tmp_path / "served", [], None))
+    names = sorted(photo.stem for photo in photos.iterdir())
+    answers = served.masks([(photos / f"{name}.png").read_bytes() for name in names], None)
+    for name, answer in zip(names, answers, strict=True):
+        np.testing.assert_array_equal(np.array(Image.open(io.BytesIO(answer))), store.get(name))
 
 
 def test_its_seeds_and_boxes(params: Params) -> None:

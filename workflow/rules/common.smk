@@ -13,8 +13,7 @@ from wsss.config import Params, stage_params
 from wsss.config.slices import layout_of
 from wsss.errors import UserError
 from wsss.provenance import code_hash
-from wsss.report.configuration import described
-from wsss.report.configuration import stages_run
+from wsss.report.configuration import described, stages_run
 from wsss.stages.evaluations import (
     EVALUATIONS,
     stage_of,
@@ -59,6 +58,15 @@ AGREEING = {
 }
 MANIFEST = [f"{DATA}/manifest.csv", f"{DATA}/dataset.json"]
 JOB = f"--params {RESOLVED} --variant {{wildcards.variant}} --seed {{wildcards.seed}}"
+# Which tables an evaluation writes beside its metrics depends on what is scored.
+TABLES = ["classes", "confusion"]
+# Variants whose walked scores are cut at a threshold, as CAMs are.
+CUT = [
+    name
+    for name in BASE.run.variants
+    if PARAMS.resolve(name).walk.background == "threshold"
+]
+CUT = "|".join(re.escape(name) for name in CUT) or "(?!)"
 
 
 wildcard_constraints:
@@ -283,3 +291,9 @@ def targets():
     if SCORED:
         files.append(f"{ROOT}/comparison.md".format(dataset=DATASET))
     return list(dict.fromkeys(files))
+
+
+def tables(*names):
+    """Metrics and tables of an evaluation."""
+    csv = [f"{RUN}/metrics/{{what}}.{name}.csv" for name in [*TABLES, *names]]
+    return [f"{RUN}/metrics/{{what}}.json", *csv]

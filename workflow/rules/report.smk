@@ -1,20 +1,3 @@
-# Which tables an evaluation writes beside its metrics depends on what is scored.
-TABLES = ["classes", "confusion"]
-# Variants whose walked scores are cut at a threshold, as CAMs are.
-CUT = [
-    name
-    for name in BASE.run.variants
-    if PARAMS.resolve(name).walk.background == "threshold"
-]
-CUT = "|".join(re.escape(name) for name in CUT) or "(?!)"
-
-
-def tables(*names):
-    """Metrics and tables of an evaluation."""
-    csv = [f"{RUN}/metrics/{{what}}.{name}.csv" for name in [*TABLES, *names]]
-    return [f"{RUN}/metrics/{{what}}.json", *csv]
-
-
 rule evaluate:
     input:
         MANIFEST,

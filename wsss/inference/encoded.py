@@ -48,8 +48,7 @@ class EncodedPredictor:
         self.device = pick_device(self.compute)
         place(self.predictor.module, self.compute, self.device)
         crf = self.settings.crf
-        labels = len(self.classes) + 1
-        self.crf = optional_crf(crf, labels) if crf is not None else None
+        self.crf = optional_crf(crf, len(self.classes) + 1) if crf is not None else None
 
     def masks(self, photos: Iterable[Any], tags: Iterable[Any] | None) -> list[bytes]:
         """Return a palette PNG a photo, in its full size, ids 0..C.
