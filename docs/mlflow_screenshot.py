@@ -40,7 +40,7 @@ from wsss.tracking.writer import runs_by_key
 WIDTH, HEIGHT = 1280, 1500
 # What the plot shows beside the parameters that differ.
 METRICS = ("pseudo_miou", "final_miou", "share_of_supervised")
-SECONDS = 90
+SECONDS = 300
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 # The panel of the assistant hides a third of the page.
 CLOSE_PANEL = """
