@@ -53,24 +53,24 @@ def make(name: str) -> Method:
 
 
 @cache
-def views_of(name: str) -> ViewRequest | None:
-    """What a method asks for at the end of a training on crops of 64 pixels."""
-    return make(name).views(config_of(name).classify.model_copy(update={"crop": 64}), 1.0)
+def views_of(name: str, crop: int) -> ViewRequest | None:
+    """What a method asks for at the end of a training on crops of ``crop`` pixels."""
+    return make(name).views(config_of(name).classify.model_copy(update={"crop": crop}), 1.0)
 
 
-def batch_of(count: int, name: str) -> Batch:
-    """Return a batch with the views that a method asks for."""
+def batch_of(count: int, name: str, crop: int = 64) -> Batch:
+    """Return a batch of crops with the views that a method asks for."""
     generator = torch.Generator().manual_seed(1)
     label = torch.zeros(count, CLASSES)
     label[torch.arange(count), torch.arange(count) % CLASSES] = 1
     batch = {
-        "image": torch.rand(count, 3, 64, 64, generator=generator),
+        "image": torch.rand(count, 3, crop, crop, generator=generator),
         "label": label,
-        "valid": torch.ones(count, 1, 64, 64, dtype=torch.bool),
+        "valid": torch.ones(count, 1, crop, crop, dtype=torch.bool),
         "key": torch.arange(count),
         "id": [f"i{k}" for k in range(count)],
     }
-    if (request := views_of(name)) is not None:
+    if (request := views_of(name, crop)) is not None:
         image = torch.randint(0, 256, (72, 90, 3), dtype=torch.uint8, generator=generator).numpy()
         cuts = [request.cut(np.random.default_rng(k), image, False) for k in range(count)]
         batch["views"] = torch.from_numpy(np.stack([pixels for pixels, _ in cuts]) / 255)

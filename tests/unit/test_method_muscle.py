@@ -38,7 +38,7 @@ def at(percent: int) -> Progress:
 
 def matched(count: int = 4) -> Batch:
     """A batch in which images have contrasts: two of one class, the rest of others."""
-    batch = batch_of(count, "muscle")
+    batch = batch_of(count, "muscle", 128)  # views of 64 pixels: patches fit
     batch["label"] = torch.eye(CLASSES)[torch.tensor([0, 0, 1, 2])]
     return batch
 
@@ -213,7 +213,7 @@ def test_views_that_hardly_overlap() -> None:
 def test_a_batch_of_one_with_one_class() -> None:
     batch = {
         key: value[:1] if isinstance(value, Tensor | list) else value
-        for key, value in batch_of(4).items()
+        for key, value in batch_of(4, "muscle", 128).items()
     }
     terms = run(muscle(), batch, at(99))
     assert terms["imc"] == 0
