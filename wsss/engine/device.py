@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from wsss.config.schema import Compute
+from wsss.distributed.place import place as place_of_process
 from wsss.engine.memory import keep_freed_memory
 from wsss.errors import UserError
 
@@ -24,6 +25,9 @@ def pick_device(config: Compute) -> torch.device:
         raise UserError(f"compute.device is {config.device!r} but torch sees no GPU: use 'auto'")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"compute.device is {config.device!r} but it is not available: use 'auto'")
+    here = place_of_process()
+    if here.count > 1 and device.type == "cuda":
+        return torch.device("cuda", here.local)
     return device
 
 
