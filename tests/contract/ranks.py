@@ -1,6 +1,6 @@
 """Steps of every method and task in one process or several, for `test_distributed.py`.
 
-    python -m torch.distributed.run --nproc-per-node 2 -m tests.contract.ranks OUT
+    python -m torch.distributed.run --nproc-per-node 2 -m tests.contract.ranks OUT [NAME...]
 
 writes ``OUT/rank<k>.safetensors``: losses, gradients and state of each step.
 """
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.contract.test_methods import CLASSES, batch_of, config_of, make
 from tests.tiny_backbone import tiny_backbone
@@ -36,17 +36,32 @@ from wsss.stages.affinity import AffinityTask
 from wsss.stages.irnet import IrNetTask
 from wsss.stages.segment import SegmentationTask
 
-IMAGES = 5  # not a multiple of the processes
+# Not a multiple of the processes.
+TAGS = [[0], [1], [2], [0], [1, 2]]
+IMAGES = len(TAGS)
 STEPS = [Progress(0, 100, 0), Progress(60, 100, 6), Progress(95, 100, 9)]
 ROOT = Path(__file__).parents[2]
 
 
+def lively(task: Task) -> Task:
+    """Random weights whose features are not all 0: timm starts residual branches at 0."""
+    generator = torch.Generator().manual_seed(5)
+    for module in task.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            module.bias.data = torch.randn(module.bias.shape, generator=generator) / 5
+    return task
+
+
 def crops(batch: Batch) -> Batch:
-    """A batch as a loader hands it on: images in bytes, without jitter."""
+    """A batch as a loader hands it on: images in bytes, without jitter; some share their tags."""
     raw = dict(batch)
+    raw["label"] = torch.zeros_like(batch["label"])
+    for image, kinds in enumerate(TAGS):
+        raw["label"][image, kinds] = 1
     length, size = len(batch["id"]), batch["image"].shape[-1]
     raw["image"] = (batch["image"] * 255).byte()
-    raw["box"] = torch.tensor([[0, 0, size, size]] * length)
+    raw["box"] = torch.tensor([[0, size, 0, size]] * length)
     raw["jitter"] = torch.tensor([[1.0, 1.0, 1.0, 0.0]] * length)
     if "views" in batch:
         raw["views"] = (batch["views"] * 255).byte()
@@ -82,13 +97,13 @@ def affinity() -> AffinityTask:
 
 def irnet() -> IrNetTask:
     torch.manual_seed(0)
-    return IrNetTask(IrNet(tiny_backbone()), 3)
+    return IrNetTask(IrNet(make("baseline").backbone), 3)
 
 
 def cases() -> dict[str, tuple[Callable[[], Task], Batch]]:
     """Every method and every task, each with a global batch."""
     found: dict[str, tuple[Callable[[], Task], Batch]] = {
-        name: ((lambda name=name: make(name)), crops(batch_of(IMAGES, name)))
+        name: ((lambda name=name: lively(make(name))), crops(batch_of(IMAGES, name, 96)))
         for name in method_names()
     }
     found["task-segment"] = (lambda: segmentation(False, False)), masked(IMAGES, 1)
@@ -133,11 +148,22 @@ def trace(make_task: Callable[[], Task], batch: Batch) -> dict[str, Tensor]:
     return found
 
 
-def main(out: Path) -> None:
+def in_double_precision() -> None:
+    """Let losses that compute in float32 do so in float64: what then remains between one process
+    and several is no rounding, which maxima and thresholds would make anything of."""
+    torch.set_default_dtype(torch.float64)
+    torch.Tensor.float = torch.Tensor.double  # type: ignore[method-assign,assignment]
+
+
+def main(out: Path, names: list[str]) -> None:
+    in_double_precision()
+    file = f"rank{rank()}of{count()}.safetensors"
     for name, (make_task, batch) in cases().items():
-        save_weights(out / name / f"rank{rank()}.safetensors", trace(make_task, batch), {})
+        if names and name not in names:
+            continue
+        save_weights(out / name / file, trace(make_task, batch), {})
 
 
 if __name__ == "__main__":
     with joined("cpu"):
-        main(Path(sys.argv[1]))
+        main(Path(sys.argv[1]), sys.argv[2:])

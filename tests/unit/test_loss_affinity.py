@@ -121,8 +121,7 @@ def test_loss_falls_when_features_follow_the_labels() -> None:
     followed = labels[:, None].float().repeat(1, 4, 1, 1)
     masks = pair_masks(labels, OFFSETS)
     losses = [
-        float(loss_of(affinity(f, OFFSETS), masks))
-        for f in (followed * 9, random_features((5, 6)))
+        float(loss_of(affinity(f, OFFSETS), masks)) for f in (followed * 9, random_features((5, 6)))
     ]
     assert losses[0] < 0.01 < losses[1]
 

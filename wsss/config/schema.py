@@ -72,6 +72,13 @@ class Compute(Section):
     channels_last: bool
 
 
+class Distributed(Section):
+    """In how many processes networks train; changes results by rounding alone."""
+
+    nodes: Count
+    processes: Count
+
+
 class Shards(Section):
     """How many jobs share one inference stage; the merged result has the same bytes."""
 
@@ -407,6 +414,7 @@ class Config(Section):
     about: About | None
     run: Run
     compute: Compute
+    distributed: Distributed
     resources: Resources
     tracking: Tracking
     data: Data

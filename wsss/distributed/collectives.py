@@ -166,15 +166,16 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def replicate(modules: Iterable[nn.Module]) -> None:
-    """Give all processes the parameters and buffers of the first."""
+    """Give all processes the state of the first."""
     if count() == 1:
         return
     for module in modules:
-        for value in (*module.parameters(), *module.buffers()):
-            message = value.detach().contiguous().reshape(-1).view(torch.uint8)
+        for value in module.state_dict().values():
+            message = value.clone(memory_format=torch.contiguous_format).reshape(-1)
+            message = message.view(torch.uint8)
             with _together():
                 dist.broadcast(message, 0)
-            with torch.no_grad():
+            if rank() > 0:
                 value.copy_(message.view(value.dtype).view(value.shape))
 
 

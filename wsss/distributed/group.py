@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -11,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
+from wsss.distributed.launch import LOST
 from wsss.distributed.place import place
 from wsss.errors import UserError
 from wsss.interrupt import Interrupted
@@ -20,8 +25,6 @@ log = logging.getLogger(__name__)
 # Between two collectives lie a step, or the reading of data before the first; not hours.
 _PATIENCE = timedelta(minutes=30)
 _FAILURES = "wsss/failures"
-# Exit status of a process that others have left.
-LOST = 76
 
 
 class LostPeerError(RuntimeError):
@@ -56,6 +59,7 @@ def joined(device: str) -> Iterator[None]:
     if here.count == 1:
         yield
         return
+    threading.Thread(target=_follow_parent, args=(os.getppid(),), daemon=True).start()
     cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     store, number, size = next(rendezvous("env://", timeout=_PATIENCE))  # type: ignore[no-untyped-call]
     dist.init_process_group(
@@ -96,6 +100,13 @@ def _claim_gpu(local: int, device: str, cuda: bool) -> None:
             "lower distributed.processes, or set compute.device to 'cpu'"
         )
     torch.cuda.set_device(local)
+
+
+def _follow_parent(parent: int) -> None:
+    """Stop as if told to when whoever started the processes is gone: nobody else would."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _first_to_fail(store: dist.Store) -> bool:

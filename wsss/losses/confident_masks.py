@@ -48,7 +48,5 @@ def balanced_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
     """
     values = F.cross_entropy(logits.float(), masks, ignore_index=IGNORE, reduction="none")
     parts = [masks == 0, (masks != 0) & (masks != IGNORE)]
-    means = [
-        total(torch.where(p, values, 0).sum()) / total(p.sum()).clamp(min=1) for p in parts
-    ]
+    means = [total(torch.where(p, values, 0).sum()) / total(p.sum()).clamp(min=1) for p in parts]
     return torch.stack(means).mean()

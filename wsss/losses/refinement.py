@@ -26,7 +26,11 @@ def hardest_mean(values: Tensor, counts: Tensor) -> Tensor:
 
 
 def refinement_loss(
-    plain: Tensor, refined: Tensor, labels: Tensor, share: float = 0.2, counted: Tensor | None = None
+    plain: Tensor,
+    refined: Tensor,
+    labels: Tensor,
+    share: float = 0.2,
+    counted: Tensor | None = None,
 ) -> Tensor:
     """Largest absolute differences between a CAM, as the target, and its refinement.
 
