@@ -25,13 +25,13 @@ def run_training(
     """
     wanted, here = context.config.distributed, place()
     count = wanted.nodes * wanted.processes if trains else 1
-    if here.count == 1 and count > 1:
+    if here.size == 1 and count > 1:
         from wsss.distributed.launch import launch
 
         return launch(argv, wanted.nodes, wanted.processes)
-    if here.count != count:
+    if here.size != count:
         raise UserError(
-            f"torchrun started {here.count} processes but this job is one of {count}: set "
+            f"torchrun started {here.size} processes but this job is one of {count}: set "
             "distributed.nodes and distributed.processes, which its result records"
         )
     if count == 1:

@@ -146,9 +146,11 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
         flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
         with _together():
             dist.all_reduce(flat)
-        parts = flat.split([gradient.numel() for gradient in bucket])
-        for gradient, part in zip(bucket, parts, strict=True):
-            gradient.copy_(part.view(gradient.shape))
+        start = 0
+        for gradient in bucket:
+            stop = start + gradient.numel()
+            gradient.copy_(flat[start:stop].view(gradient.shape))
+            start = stop
 
 
 def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:

@@ -13,6 +13,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 from wsss.distributed.launch import LOST
@@ -46,22 +47,22 @@ def joined(device: str) -> Iterator[None]:
     """Train together with the other processes that torchrun started; nothing if it started none.
 
     Tensors on the CPU go through gloo, those on GPUs through NCCL. An error ends all processes,
-    but only that which fails first says why: the others leave with its exit status alone.
+    but only that which fails first says why: the others leave with an exit status alone.
 
     Args:
         device: ``compute.device``.
 
     Raises:
         UserError: a GPU each is asked for that is not there.
-        SystemExit: another process was the first to fail.
+        SystemExit: another process was the first to fail, or a signal asked to end.
     """
     here = place()
-    if here.count == 1:
+    if here.size == 1:
         yield
         return
     threading.Thread(target=_follow_parent, args=(os.getppid(),), daemon=True).start()
     cuda = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
-    store, number, size = next(rendezvous("env://", timeout=_PATIENCE))  # type: ignore[no-untyped-call]
+    store, number, size = next(rendezvous("env://", timeout=_PATIENCE))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if cuda else "gloo",
         store=store,
@@ -75,10 +76,13 @@ def joined(device: str) -> Iterator[None]:
     except (LostPeerError, dist.DistError) as error:
         log.debug("left alone", exc_info=True)
         raise SystemExit(LOST) from error
-    except (Exception, KeyboardInterrupt) as error:
+    except Interrupted as stop:
+        # Who started the processes says so: it was told to stop, or stops those that are left.
+        raise SystemExit(stop.code) from stop
+    except Exception as error:
         if not _first_to_fail(store):
             log.debug("failed after another process", exc_info=True)
-            raise SystemExit(error.code if isinstance(error, Interrupted) else 1) from error
+            raise SystemExit(1) from error
         raise
     finally:
         with suppress(Exception):  # peers may be gone
@@ -109,9 +113,9 @@ def _follow_parent(parent: int) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _first_to_fail(store: dist.Store) -> bool:
+def _first_to_fail(store: Store) -> bool:
     try:
-        return store.add(_FAILURES, 1) == 1
+        return bool(store.add(_FAILURES, 1) == 1)
     except (RuntimeError, dist.DistError):
         # Whoever keeps the store has ended: it was first.
         return False

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from wsss.errors import UserError
+from wsss.interrupt import Interrupted
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,9 @@ def launch(arguments: Sequence[str], nodes: int, processes: int) -> int:
 
     With several nodes the same command runs on each of them, as `srun` starts it.
 
-    Raises UserError: a process was killed, or it is not known where the nodes meet.
+    Raises:
+        Interrupted: a signal asked to end.
+        UserError: a process was killed, or it is not known where the nodes meet.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -56,7 +59,7 @@ def launch(arguments: Sequence[str], nodes: int, processes: int) -> int:
     try:
         elastic_launch(config, sys.executable)(*command)
     except SignalException as stop:
-        return 128 + int(stop.sigval)
+        raise Interrupted(int(stop.sigval)) from stop
     except ChildFailedError as error:
         return outcome({rank: failure.exitcode for rank, failure in error.failures.items()})
     return 0
@@ -65,7 +68,9 @@ def launch(arguments: Sequence[str], nodes: int, processes: int) -> int:
 def outcome(codes: dict[int, int]) -> int:
     """Return the exit status that stands for those of the processes that failed.
 
-    Raises UserError: one was killed, which it could not say itself.
+    Raises:
+        Interrupted: a signal asked all of them to end.
+        UserError: one was killed, which it could not say itself.
     """
     killed = {rank: -code for rank, code in codes.items() if code < 0}
     if killed:
@@ -77,7 +82,9 @@ def outcome(codes: dict[int, int]) -> int:
     told = [code for code in codes.values() if code != LOST]
     if not told:
         raise UserError("the training processes lost each other: the log says how")
-    return max(told) if all(code > 128 for code in told) else 1
+    if all(code > 128 for code in told):
+        raise Interrupted(max(told) - 128)
+    return 1
 
 
 def meeting_point(nodes: int) -> Meeting:

@@ -11,10 +11,10 @@ _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
 class Place(NamedTuple):
-    """``rank`` of ``count`` processes in all, ``local`` among those of this machine."""
+    """``rank`` of ``size`` processes in all, ``local`` among those of this machine."""
 
     rank: int
-    count: int
+    size: int
     local: int
 
 
@@ -30,11 +30,11 @@ def place() -> Place:
     if values[1] in (None, "1"):
         return ALONE
     try:
-        rank, count, local = (int(value or "") for value in values)
+        rank, size, local = (int(value or "") for value in values)
     except ValueError as error:
         known = ", ".join(f"{n}={v}" for n, v in zip(_VARIABLES, values, strict=True))
         raise UserError(
             f"the environment names several processes but not which this one is ({known}): start "
             "it with torchrun, or unset WORLD_SIZE"
         ) from error
-    return Place(rank, count, local)
+    return Place(rank, size, local)

@@ -26,7 +26,7 @@ def pick_device(config: Compute) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"compute.device is {config.device!r} but it is not available: use 'auto'")
     here = place_of_process()
-    if here.count > 1 and device.type == "cuda":
+    if here.size > 1 and device.type == "cuda":
         return torch.device("cuda", here.local)
     return device
 

@@ -337,10 +337,8 @@ class DscNet(Method):
         )
         uniform = keyed_uniform(batch["key"], _ANCHORS, cells.shape[1])
         anchors = choose_anchors(cells.detach(), sets, p.pixel_anchors, uniform)
-        cells, sets, groups, anchors = (
-            gathered(cells),
-            *(gathered_fields(found) for found in (sets, groups, anchors)),
-        )
+        cells, anchors = gathered(cells), gathered_fields(anchors)
+        sets, groups = gathered_fields(sets), gathered_fields(groups)
         queue = Queue(self.queue_vectors, self.queue_valid) if p.queue else None
         bank = bank_of(groups, sets, queue)
         loss = group_contrast(cells, sets, anchors, bank, p.pixel_temperature)

@@ -42,9 +42,9 @@ from torch import Tensor, nn
 
 from wsss.config.schema import Training
 from wsss.data.training import Batch
-from wsss.distributed.collectives import gathered, total
 from wsss.data.transforms import erase
 from wsss.data.views import Views
+from wsss.distributed.collectives import gathered, total
 from wsss.engine.task import Losses, Progress
 from wsss.losses.image_contrast import image_contrast
 from wsss.losses.normalisation import max_norm, softmax_norm, with_background

@@ -39,8 +39,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from wsss.data.training import Batch
-from wsss.distributed.collectives import gathered
 from wsss.data.transforms import IGNORE
+from wsss.distributed.collectives import gathered
 from wsss.engine.task import Losses, Progress
 from wsss.losses.compensation import compensate, compensation_loss
 from wsss.losses.normalisation import max_norm, rival_maps, with_constant

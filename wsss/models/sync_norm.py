@@ -23,16 +23,17 @@ class Synchronised:
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (B, C, H, W) and, in timm's kind, activate."""
-        assert isinstance(self, _BatchNorm)
-        if not self.training:
-            inference: Tensor = super().forward(x)
+        norm: Any = self
+        if not norm.training:
+            inference: Tensor = super().forward(x)  # type: ignore[misc]
             return inference
-        y = _normalise(self, x)
-        return self.act(self.drop(y)) if hasattr(self, "act") else y
+        y = _normalise(norm, x)
+        activated: Tensor = norm.act(norm.drop(y)) if hasattr(norm, "act") else y
+        return activated
 
 
 @cache
-def _kind(plain: type[nn.Module]) -> type[nn.Module]:
+def _kind(plain: Any) -> Any:
     return type(f"Sync{plain.__name__}", (Synchronised, plain), {})
 
 
@@ -49,18 +50,18 @@ def synchronise(network: nn.Module) -> None:
         # By its name: importing timm takes seconds, and networks without it do not need it.
         if type(module) is not nn.BatchNorm2d and type(module).__name__ != "BatchNormAct2d":
             raise TypeError(f"{name} is a {type(module).__name__}: it cannot be synchronised")
-        module.__class__ = _kind(type(module))
+        kind: Any = type(module)
+        module.__class__ = _kind(kind)
 
 
-def is_synchronised(module: nn.Module) -> bool:
+def is_synchronised(module: object) -> bool:
     """Whether a layer sees the images of all processes."""
     return isinstance(module, Synchronised)
 
 
 def _normalise(norm: _BatchNorm, x: Tensor) -> Tensor:
-    weight, bias = norm.weight, norm.bias
-    if weight is None:  # no affine part
-        weight, bias = x.new_ones(x.shape[1]), x.new_zeros(x.shape[1])
+    weight: Tensor = norm.weight if norm.affine else x.new_ones(x.shape[1])
+    bias: Tensor = norm.bias if norm.affine else x.new_zeros(x.shape[1])
     found: tuple[Tensor, ...] = _SyncBatchNorm.apply(x, weight, bias, norm.eps)  # type: ignore[no-untyped-call]
     y, mean, variance, number = found
     _track(norm, mean, variance * (number / (number - 1)))
