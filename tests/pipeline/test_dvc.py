@@ -270,7 +270,7 @@ def test_experiments_metrics_parameters_and_plots_are_compared(copied: Path) -> 
     ok(copied, "dvc", "exp", "run", "--set-param", f"{key}=2")
     assert nothing_to_do(copied)
     params = json.loads(ok(copied, "dvc", "params", "diff", "--json"))
-    assert params.get("params.yaml") == {key: {"old": 10, "new": 2}}
+    assert params.get("params.yaml") == {key: {"old": 10, "new": 2, "diff": -8}}
     shown = json.loads(ok(copied, "dvc", "metrics", "show", "--json"))
     data = shown[""]["data"]
     assert {*data[f"{RUN}/miou.json"]["data"]} == {"single", "multi", "final"}
