@@ -51,8 +51,8 @@ class Workspace:
         }
         return subprocess.run(
             [
-                *(sys.executable, "-m", "snakemake", "--cores", "2"),
-                *("--configfile", str(overlay_file), *arguments),
+                *(sys.executable, "-m", "snakemake", "--configfile", str(overlay_file)),
+                *("--cores", "2", *arguments),  # a target may come first
             ],
             cwd=self.folder,
             env=environment,
