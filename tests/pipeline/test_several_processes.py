@@ -20,7 +20,7 @@ from wsss.artifacts import load_weights
 from wsss.config.resolve import overlay
 
 # Plain steps: Adam makes steps of full length of gradients that are nothing but rounding, and
-# normalisation by small batches makes rounding grow; the contract tests have it in double precision.
+# normalisation by small batches makes rounding grow. Contract tests have it, in double precision.
 STEADY: dict[str, Any] = {
     "run": {"variants": ["baseline"]},
     "classify": {"optimizer": "sgd", "lr": 0.001, "epochs": 4, "freeze_bn": True},

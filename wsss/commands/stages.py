@@ -160,9 +160,9 @@ def _predict(args: argparse.Namespace, _unused: None) -> int:
         return photos.run(args)
     from wsss.stages import predict
 
-    context = _context(args, read_params(args), "predict", "predict")
-    paths = context.paths
-    predict.run(context, paths.store("predict", "scores"), paths.store("predict", "single"))
+    context = _context(args, read_params(args), "predict", _label("predict", args))
+    scores, single = (_out(context, "predict", name, args) for name in ("scores", "single"))
+    predict.run(context, scores, single, *args.shard)
     return 0
 
 
@@ -261,7 +261,7 @@ _JOBS: dict[str, Handler] = {
     "crf": _crf,
     "evaluate": _evaluate,
 }
-_SHARDED = ("cam", "seeds", "edges", "walk", "crf")
+_SHARDED = ("cam", "seeds", "edges", "walk", "predict", "crf")
 
 
 def register(commands: Commands) -> None:

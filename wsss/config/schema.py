@@ -85,6 +85,7 @@ class Shards(Section):
     cam: Count
     seeds: Count
     walk: Count
+    predict: Count
     crf: Count
 
 
