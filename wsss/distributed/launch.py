@@ -74,7 +74,8 @@ def outcome(codes: dict[int, int]) -> int:
     """
     killed = {rank: -code for rank, code in codes.items() if code < 0}
     if killed:
-        rank, number = min(killed.items())
+        # Those that are left are ended by SIGTERM.
+        rank, number = min(killed.items(), key=lambda one: (one[1] == signal.SIGTERM, one[0]))
         raise UserError(
             f"training process {rank} was killed by {signal.Signals(number).name}, most likely for "
             "lack of memory: lower batch or distributed.processes, or give the job more memory"

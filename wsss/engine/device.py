@@ -39,8 +39,19 @@ def autocast(config: Compute, device: torch.device) -> AbstractContextManager[ob
     return nullcontext()
 
 
-def place(module: nn.Module, config: Compute, device: torch.device) -> nn.Module:
-    """Move a network to its device and memory format."""
+def place(
+    module: nn.Module, config: Compute, device: torch.device, training: bool = False
+) -> nn.Module:
+    """Move a network to its device and memory format, and compile its backbone if asked to.
+
+    Compiled is the backbone alone, where the time goes: heads and losses differ from step to step.
+    Training has one size of crops, and gets a graph for it. At inference images and scales differ:
+    one graph serves all sizes (`dynamic`); padding to a few sizes would change what the network
+    sees at the borders.
+    """
+    backbone = getattr(module, "backbone", None)
+    if config.compile and backbone is not None:
+        backbone.network.compile(dynamic=None if training else True)
     if config.channels_last:
         return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
     return module.to(device=device)

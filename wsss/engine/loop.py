@@ -136,7 +136,7 @@ def fit(
         check_batches(orders, count(), config.micro_batch)
         synchronise(task)
     device = pick_device(how.compute)
-    place(task, how.compute, device)
+    place(task, how.compute, device, training=True)
     task.freeze_bn = config.freeze_bn
     task.set_bn_momentum(config.bn_momentum)
     optimizer = build_optimizer(task, config)
