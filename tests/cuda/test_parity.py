@@ -44,7 +44,7 @@ def loss_and_gradient(name: str, form: dict[str, Any]) -> tuple[Tensor, Tensor]:
     place(method, compute, device, training=True)
     method.train()
     batch = finish_images(
-        to_device(crops(batch_of(4, name)), device, compute), method.backbone.mean
+        to_device(crops(batch_of(5, name)), device, compute), method.backbone.mean
     )
     set_keys(method, batch["key"])
     with autocast(compute, device):

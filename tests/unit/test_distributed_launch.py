@@ -18,7 +18,7 @@ from wsss.interrupt import Interrupted
 def test_parts_follow_one_another_and_differ_by_one(length: int, size: int) -> None:
     rows = list(range(length))
     parts = [rows[part_of(length, rank, size)] for rank in range(size)]
-    assert sum(parts, []) == rows
+    assert [row for part in parts for row in part] == rows
     lengths = [len(part) for part in parts]
     assert lengths == sorted(lengths, reverse=True)
     assert lengths[0] - lengths[-1] <= 1
