@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -168,3 +169,23 @@ def test_another_number_of_processes_than_configured_is_refused(folder: Path) ->
     )
     assert done.returncode == 1
     assert "torchrun started 2 processes but this job is one of 1" in done.stderr
+
+
+def test_nodes_meet_where_they_are_told_to(folder: Path) -> None:
+    """Two starts of the command on one machine stand for two nodes."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        meeting = f"localhost:{free.getsockname()[1]}"
+    nodes = {"run": {"results": "results1"}, "distributed": {"nodes": 2, "processes": 1}}
+    arguments = command(folder, 4, **nodes)
+    before = load_weights(weights(folder, 1))[0]
+    weights(folder, 1).unlink()
+    running = [
+        subprocess.Popen(arguments, cwd=folder, env={**ENVIRONMENT, "WSSS_RENDEZVOUS": meeting})
+        for _ in range(2)
+    ]
+    assert [process.wait(300) for process in running] == [0, 0]
+    after, meta = load_weights(weights(folder, 1))
+    assert meta["params"]["distributed"] == {"nodes": 2, "processes": 1}
+    for name, value in before.items():
+        torch.testing.assert_close(after[name], value, rtol=1e-3, atol=1e-4, msg=name)
