@@ -10,6 +10,17 @@ configfile: "params.yaml"
 include: "workflow/rules/common.smk"
 
 
+# Seconds each, too short to queue for on a cluster; see workflow/profiles/slurm.
+localrules:
+    all,
+    compare,
+    merge_cam,
+    merge_seeds,
+    merge_edges,
+    merge_walk,
+    merge_crf,
+
+
 rule all:
     default_target: True
     input:

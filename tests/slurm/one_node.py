@@ -58,7 +58,7 @@ PreemptMode=REQUEUE
 MpiDefault=none
 SwitchType=switch/none
 ReturnToService=2
-MinJobAge=300
+MinJobAge=3600
 KillWait=5
 AccountingStorageType=accounting_storage/none
 GresTypes=gpu
@@ -113,7 +113,9 @@ class OneNode:
 
     def log(self) -> str:
         """Return what the daemons wrote, for the message of a failing test."""
-        return "".join((self.folder / f"{name}.log").read_text() for name in ("slurmctld", "slurmd"))
+        return "".join(
+            (self.folder / f"{name}.log").read_text() for name in ("slurmctld", "slurmd")
+        )
 
     def stop(self) -> None:
         """End all jobs and daemons and take our configuration away."""
@@ -199,9 +201,7 @@ def _install() -> None:
     install = ("apt-get", "install", "-y", "-qq", "--no-install-recommends", "slurm-wlm", "munge")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (("apt-get", "update", "-qq"), install):
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Unavailable(f"SLURM could not be installed: {done.stderr.strip()[-300:]}")
 
