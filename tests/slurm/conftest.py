@@ -15,7 +15,7 @@ import pytest
 
 from tests.pipeline.conftest import Workspace, make_workspace
 from tests.slurm import one_node
-from tests.slurm.one_node import OneNode, Unavailable, wait_for
+from tests.slurm.one_node import OneNode, UnavailableError, wait_for
 
 __all__ = ["make_workspace"]
 
@@ -28,10 +28,10 @@ IMPATIENT = (
 SEEDS = 4
 TRAINING: dict[str, Any] = {
     "run": {"variants": ["baseline"], "seeds": list(range(SEEDS))},
-    "classify": {"epochs": 50},
+    "classify": {"epochs": 15, "crop": 32, "long_side": [32, 48]},
     "compute": {"device": "cpu"},
 }
-STEPS = 150
+STEPS = 45
 PATIENCE = 300
 
 
@@ -119,9 +119,10 @@ class Cluster:
         path = self.folder / f"results/scenes/baseline/seed{seed}/logs/classify.log"
         return path.read_text() if path.exists() else ""
 
-    def wait_until_training(self, seed: int) -> str:
-        """Wait until steps are made; return the number of the job."""
+    def wait_until_training(self, seed: int, pace: float) -> str:
+        """Wait until steps are made, then set their pace; return the number of the job."""
         wait_for(lambda: "step 10/" in self.log(seed), "no training", seconds=120)
+        self.pace(pace)
         number = self.node.job_of(f"rule_classify_wildcards_scenes_baseline_{seed}")
         assert number is not None
         return number
@@ -137,7 +138,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OneNode]:
     folder = tmp_path_factory.mktemp("slurm")
     try:
         running = one_node.start(folder)
-    except Unavailable as why:
+    except UnavailableError as why:
         pytest.skip(str(why))
     try:
         yield running
@@ -188,5 +189,5 @@ def training(reference: Reference, node: OneNode, tmp_path: Path) -> Cluster:
     shutil.copytree(reference.workspace.folder, folder, symlinks=True)
     shutil.rmtree(folder / "results" / "scenes" / "baseline")
     cluster = Cluster(Workspace(folder), node, TRAINING)
-    cluster.pace(1)
+    cluster.pace(0.2)
     return cluster

@@ -70,7 +70,7 @@ PartitionName=urgent PriorityTier=10 PreemptMode=OFF
 """
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """SLURM cannot be had here; the message says why."""
 
 
@@ -128,7 +128,7 @@ class OneNode:
 
 
 def start(folder: Path) -> OneNode:
-    """Start SLURM, installing it where that is possible. Raises Unavailable."""
+    """Start SLURM, installing it where that is possible. Raises UnavailableError."""
     lock = _claim()
     _install()
     for name in ("state", "spool", "gpu"):
@@ -176,16 +176,18 @@ def wait_for(condition: object, failure: str, seconds: float = 30) -> None:
 def _claim() -> IO[str]:
     """Keep other runs of these tests out and clear what a killed one left."""
     if os.geteuid() != 0:
-        raise Unavailable("starting SLURM needs root")
+        raise UnavailableError("starting SLURM needs root")
     lock = LOCK.open("w")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise Unavailable("another run of these tests uses the SLURM of this machine") from None
+        raise UnavailableError(
+            "another run of these tests uses the SLURM of this machine"
+        ) from None
     for name in FILES:
         there = ETC / name
         if there.exists() and not there.read_text().startswith(MARK):
-            raise Unavailable(f"{there} is not made by these tests: this machine has its own SLURM")
+            raise UnavailableError(f"{there} is not of these tests: there is a SLURM already")
     if (ETC / "slurm.conf").exists():
         line = (ETC / "slurm.conf").read_text().splitlines()[1]
         clear(Path(line.removeprefix("# folder ")))
@@ -197,13 +199,13 @@ def _install() -> None:
     if shutil.which("slurmctld") and shutil.which("munged"):
         return
     if not shutil.which("apt-get"):
-        raise Unavailable("SLURM is not installed, and there is no apt-get to install it with")
+        raise UnavailableError("SLURM is not installed, and there is no apt-get to install it with")
     install = ("apt-get", "install", "-y", "-qq", "--no-install-recommends", "slurm-wlm", "munge")
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     for command in (("apt-get", "update", "-qq"), install):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise Unavailable(f"SLURM could not be installed: {done.stderr.strip()[-300:]}")
+        raise UnavailableError(f"SLURM could not be installed: {done.stderr.strip()[-300:]}")
 
 
 def _configure(folder: Path) -> None:

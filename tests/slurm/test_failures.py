@@ -46,7 +46,8 @@ def test_ends_are_told_apart_and_the_same_command_goes_on(
     state.touch()
     command = ("--retries", "0", *ALL)
     with training.started(*command) as snakemake:
-        run("scancel", training.wait_until_training(CANCELLED))
+        # So slowly that a minute does not do.
+        run("scancel", training.wait_until_training(CANCELLED, pace=4))
         assert training.end(snakemake) == 1
     told = reports(training.output())
     assert set(told) == set(range(SEEDS))
@@ -82,10 +83,9 @@ def test_a_retry_asks_for_more_memory(training: Cluster, reference: Reference) -
 def test_nothing_is_lost_while_the_controller_is_away(
     training: Cluster, reference: Reference
 ) -> None:
-    training.pace(0.2)
     with training.started(trained(0), trained(1)) as snakemake:
-        training.wait_until_training(0)
-        training.wait_until_training(1)
+        training.wait_until_training(0, pace=0.2)
+        training.wait_until_training(1, pace=0.7)
         training.node.stop_controller()
         try:
             # Both end while nobody listens.
@@ -102,7 +102,7 @@ def test_nothing_is_lost_while_the_controller_is_away(
 
 def test_ctrl_c_leaves_no_job_behind(training: Cluster, reference: Reference) -> None:
     with training.started(trained(0), trained(1)) as snakemake:
-        training.wait_until_training(0)
+        training.wait_until_training(0, pace=1)
         snakemake.send_signal(signal.SIGINT)
         assert training.end(snakemake) != 0
         wait_for(lambda: not training.node.jobs(), "jobs are left", seconds=20)

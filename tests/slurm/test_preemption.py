@@ -22,7 +22,7 @@ def give_way() -> None:
 
 def test_a_preempted_training_is_resubmitted(training: Cluster, reference: Reference) -> None:
     with training.started(trained(0)) as snakemake:
-        training.wait_until_training(0)
+        training.wait_until_training(0, pace=1)
         give_way()
         wait_for(lambda: saved(training), "no state is saved")
         training.pace(0)
@@ -40,7 +40,7 @@ def test_a_requeued_training_goes_on_as_the_same_job(
         ("# slurm-requeue: true", "slurm-requeue: true"),
     )
     with training.started(trained(0)) as snakemake:
-        number = training.wait_until_training(0)
+        number = training.wait_until_training(0, pace=1)
         run("scontrol", "requeue", number)
         wait_for(lambda: saved(training), "no state is saved")
         training.pace(0)
@@ -54,6 +54,7 @@ def test_a_training_is_warned_before_its_time_is_up(
 ) -> None:
     # The profile's signal comes two minutes before the end: soon after this job began.
     training.edit_profile(("runtime: attempt * 1440}", "runtime: 3 if attempt == 1 else 60}"))
+    training.pace(3)
     with training.started(trained(0)) as snakemake:
         wait_for(lambda: saved(training), "no state is saved", seconds=120)
         training.pace(0)

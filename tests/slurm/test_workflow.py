@@ -47,7 +47,7 @@ def check_jobs() -> None:
         seen.setdefault(rule, []).append((task, resources))
     for rule in ARRAYS:
         assert sorted(task for task, _ in seen[rule]) == ["1", "2"], rule
-    assert ON_GPUS == {
+    assert {
         rule for rule, jobs in seen.items() if all("gres/gpu=1" in used for _, used in jobs)
-    }
+    } == ON_GPUS
     assert not LOCAL & set(seen)
