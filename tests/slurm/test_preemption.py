@@ -44,6 +44,9 @@ def test_a_requeued_training_goes_on_as_the_same_job(
         run("scontrol", "requeue", number)
         wait_for(lambda: saved(training), "no state is saved")
         training.pace(0)
+        wait_for(lambda: training.node.jobs()[number] == "PENDING", "the job is not in the queue")
+        # Otherwise SLURM waits two minutes.
+        run("scontrol", "update", f"JobId={number}", "StartTime=now")
         assert training.end(snakemake) == 0, training.output()[-4000:]
     assert "Trying to restart job" not in training.output()
     check_it_went_on(training, reference)
