@@ -37,6 +37,7 @@ include: "workflow/rules/report.smk"
 onstart:
     # Jobs read one file with everything that was laid over params.yaml.
     write_params()
+    watch_patiently()
 
 
 onsuccess:
