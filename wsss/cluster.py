@@ -31,6 +31,10 @@ def patient(check: Check, answers: Callable[[], bool]) -> Check:
 
     async def check_active_jobs(self: Any, active_jobs: list[Any]) -> AsyncGenerator[Any, None]:
         if active_jobs and not answers():
+            sys.stderr.write(
+                f"SLURM's controller does not answer: {len(active_jobs)} jobs are watched again "
+                "when it does\n"
+            )
             for job in active_jobs:
                 yield job
             return
