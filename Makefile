@@ -1,4 +1,5 @@
 # make demo    the whole pipeline on generated scenes, then the comparison table and the report
+# make demo-all  the same with every method
 # make ui      publish all results to MLflow, then its pages on this machine alone (PORT=5000)
 # make test    the test suite
 # make test-slurm  the workflow on a real SLURM of one node, where root may install one
@@ -16,7 +17,7 @@ CORES ?= all
 PORT ?= 5000
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: env demo ladder ui test test-slurm lint clean
+.PHONY: env demo demo-all ladder ui test test-slurm lint clean
 
 env: $(READY)
 
@@ -28,8 +29,8 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-demo: $(READY)
-	@snakemake --cores $(CORES) --quiet host reason rules
+demo demo-all: $(READY)
+	@snakemake --cores $(CORES) --quiet host reason rules $(if $(filter demo-all,$@),--configfile workflow/presets/demo-all.yaml)
 	@wsss compare --params results/scenes/params.yaml
 	@echo "artifacts: results/scenes   table: results/scenes/comparison.md   times: results/scenes/timings.md"
 	@echo "report, to open in a browser: results/scenes/report.html"

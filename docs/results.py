@@ -13,6 +13,8 @@ import shutil
 import sys
 from pathlib import Path
 
+import ladder
+
 from wsss.artifacts import load_json
 from wsss.config.resolve import Params, read_yaml
 from wsss.stages.compare import compare, timings
@@ -132,6 +134,8 @@ def page() -> str:
     lines = ["# Results", "", "Written by `python docs/results.py`; do not edit.", "", NOTES]
     for folder in sorted(p for p in METRICS.iterdir() if p.is_dir()):
         lines += section(folder)
+    lines += ["## What each part of a method adds", "", "`make ladder`", "", *remarks("ladder")]
+    lines.append(ladder.table())
     return "\n".join(lines).rstrip() + "\n"
 
 
