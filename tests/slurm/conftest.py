@@ -32,7 +32,8 @@ TRAINING: dict[str, Any] = {
     "compute": {"device": "cpu"},
 }
 STEPS = 45
-PATIENCE = 300
+# For a whole workflow on a busy machine.
+PATIENCE = 900
 
 
 def trained(seed: int) -> str:
