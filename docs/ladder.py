@@ -113,8 +113,11 @@ def mean_of(found: list[dict[str, Any]], name: str, key: str = "miou") -> str:
     return f"{statistics.mean(values):.1f}{spread}"
 
 
-def table() -> str:
-    """Return the ladder as a table: mean and spread over seeds, difference to the baseline."""
+def table(shown: list[str] | None = None) -> str:
+    """Return the ladder as a table: mean and spread over seeds, difference to the baseline.
+
+    ``shown`` are its rungs, all by default; the first one is what the others are held against.
+    """
     lines = [
         "| rung | CAM seed | above baseline | [oracle] | pseudo masks | val single-scale "
         "| val +CRF | seeds | minutes of classify |",
@@ -122,7 +125,7 @@ def table() -> str:
     ]
     base: float | None = None
     waiting, machines = [], set()
-    for rung in rungs():
+    for rung in shown or rungs():
         found = [load_json(p) for p in sorted(KEPT.glob(f"{rung}-seed*.json"))]
         if not found:
             waiting.append(rung)
