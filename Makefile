@@ -2,6 +2,7 @@
 # make demo-all  the same with every method
 # make ui      publish all results to MLflow, then its pages on this machine alone (PORT=5000)
 # make test    the test suite
+# make test-slurm  the workflow on a real SLURM of one node, where root may install one
 # make ladder  what each part of a method adds, on VOC-animals (VOC_ROOT); hours, resumable
 # make lint    format, lint, types and workflow checks
 # Both use one environment, .venv, made from pinned versions.
@@ -16,7 +17,7 @@ CORES ?= all
 PORT ?= 5000
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: env demo demo-all ladder ui test lint clean
+.PHONY: env demo demo-all ladder ui test test-slurm lint clean
 
 env: $(READY)
 
@@ -48,6 +49,9 @@ ui: $(READY)
 
 test: $(READY)
 	pytest --numprocesses auto --dist loadfile
+
+test-slurm: $(READY)
+	pytest tests/slurm
 
 lint: $(READY)
 	ruff format --check .
