@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 import subprocess
@@ -114,6 +115,12 @@ class Cluster:
     def output(self) -> str:
         """Return what Snakemake printed in the last run."""
         return (self.folder / "snakemake.log").read_text()
+
+    def run_id(self) -> str:
+        """Return the name of the last run's jobs."""
+        found = re.search(r"^SLURM run ID: (\S+)$", self.output(), re.M)
+        assert found is not None
+        return found[1]
 
     def log(self, seed: int) -> str:
         """Return the training's own log."""

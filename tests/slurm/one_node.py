@@ -61,6 +61,7 @@ ReturnToService=2
 MinJobAge=3600
 KillWait=5
 AccountingStorageType=accounting_storage/none
+AccountingStorageTRES=gres/gpu
 GresTypes=gpu
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN
 PartitionName=DEFAULT Nodes={host} State=UP MaxTime=INFINITE

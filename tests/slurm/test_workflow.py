@@ -31,15 +31,16 @@ def test_shards_as_arrays_make_the_same_bytes(
     expected, got = artifacts(local.path()), artifacts(cluster.workspace.path())
     assert set(got) == set(expected)
     assert [name for name in expected if got[name] != expected[name]] == []
-    check_jobs()
+    check_jobs(cluster.run_id())
     profile = yaml.safe_load(cluster.profile.read_text())
     assert set(profile["slurm-array-jobs"].split(",")) >= ARRAYS
 
 
-def check_jobs() -> None:
+def check_jobs(run_id: str) -> None:
     """Arrays where there are shards, GPUs where networks run, nothing short in the queue."""
     fields = "Comment:100,ArrayTaskID:20,tres-alloc:100,State:20"
-    lines = run("squeue", "--array", "--states=all", "--noheader", "-O", fields).splitlines()
+    query = ("squeue", "--array", "--states=all", "--noheader", f"--name={run_id}", "-O", fields)
+    lines = run(*query).splitlines()
     seen: dict[str, list[tuple[str, str]]] = {}
     for comment, task, resources, state in map(str.split, lines):
         assert state == "COMPLETED"
