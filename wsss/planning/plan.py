@@ -22,6 +22,11 @@ _SHARD = re.compile(r"\.(\d+)of(\d+)\.zip$")
 # Stages on one GPU where there is one.
 ON_GPU = (*TRAINED, "cam", "edges", "walk", "predict")
 
+# Which images a sharded stage works on, where these are not train and seed.
+_GROUPS = {"crf": "predicted", "predict": "predicted"} | dict.fromkeys(
+    ("cam", "edges", "walk"), "walked"
+)
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -106,7 +111,7 @@ def _planned(
     config = params.resolve(variant) if variant else params.base
     what = _evaluated(job)
     stage = stage_of(what) if what else job.rule
-    share = _share(job)
+    share = _share(job, stage, facts)
     work = tuple(w._replace(amount=w.amount * share) for w in work_of(stage, config, facts, what))
     cores = _cores(stage, work, config)
     entries = [bench.entry(w.task, config) if bench else None for w in work]
@@ -138,10 +143,18 @@ def _evaluated(job: Job) -> str:
     return job.wildcards.get("what", job.rule.removeprefix("evaluate_"))
 
 
-def _share(job: Job) -> float:
-    """A shard's part of its stage."""
+def _share(job: Job, stage: str, facts: DataFacts) -> float:
+    """A shard's part of the images of its stage, as the stage itself cuts them."""
     match = _SHARD.search(job.outputs[0])
-    return 1 / int(match[2]) if match else 1.0
+    if match is None:
+        return 1.0
+    from wsss.inference.progress import WINDOW
+    from wsss.inference.scales import shard_bounds
+
+    group = facts.groups[_GROUPS.get(stage, "seeded")]
+    window = WINDOW if stage in ON_GPU else 1
+    start, stop = shard_bounds(group.images, int(match[1]), int(match[2]), window)
+    return (stop - start) / max(1, group.images)
 
 
 def _cores(stage: str, work: Sequence[Work], config: Config) -> int:
@@ -164,8 +177,10 @@ def _seconds(
     for one, entry in zip(work, entries, strict=True):
         if entry is None:
             return None
-        workers = cores if is_pooled(one.task) else 1
-        total += one.amount * bench.seconds(entry) / workers
+        # A pool shares images among processes of one thread each; they were measured with one.
+        pooled = is_pooled(one.task)
+        threads, workers = (1, cores) if pooled else (cores, 1)
+        total += one.amount * bench.seconds(entry, threads) / workers
     first = entries[0]
     return total + (first.start_seconds if first else 0.0)
 

@@ -87,8 +87,17 @@ def cost_key(task: str, config: Config) -> str:
     read = stage_params(config, stage)
     if task.startswith("evaluate"):
         read = {"evaluate": read.get("evaluate", {})}
+    for section in _unused(stage, config):
+        read.pop(section, None)
     text = json.dumps([task, _costly(read)], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+
+def _unused(stage: str, config: Config) -> tuple[str, ...]:
+    """Sections that a stage reads for another road than this one."""
+    if stage == "predict" and config.road == "single-stage":
+        return ("road", "segment")
+    return {"predict": ("road", "method", "classify"), "segment": ("road",)}.get(stage, ())
 
 
 def _costly(value: Any) -> Any:
@@ -108,15 +117,14 @@ class Bench:
         """Return what was measured of a task of a variant; None if it was not."""
         return self._found.get((task, cost_key(task, config)))
 
-    def seconds(self, entry: Entry) -> float:
-        """Seconds of one unit on this machine with nothing else to do.
+    def seconds(self, entry: Entry, threads: int) -> float:
+        """Seconds of one unit on the measured machine with nothing else to do.
 
-        On a CPU the lesser of wall and processor time: where other work took the cores while it
-        was measured, the processor time of a single thread is the wall time of an idle machine.
+        The processor time of a single thread is that, whatever else ran while it was measured;
+        of several threads, or with a GPU, only the wall time tells.
         """
-        if self.file.device != "cpu":
-            return entry.seconds
-        return min(entry.seconds, entry.cpu_seconds)
+        alone = threads == 1 and self.file.device == "cpu"
+        return entry.cpu_seconds if alone else entry.seconds
 
 
 def read_bench(path: Path) -> Bench:
