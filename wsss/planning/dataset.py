@@ -133,7 +133,7 @@ def facts_of(
 def _group(items: Sequence[Item], sizes: Mapping[str, Size], fallback: list[int]) -> Group:
     """A list that the sample hardly meets is taken to be like the whole."""
     known = [sizes[item.id][0] * sizes[item.id][1] for item in items if item.id in sizes]
-    pixels = known if len(known) >= min(20, len(items)) else fallback
+    pixels = known if len(known) >= max(1, min(20, len(items))) else fallback
     tags = sum(len(item.labels) for item in items) / max(1, len(items))
     return Group(len(items), statistics.fmean(pixels), max(fallback), tags)
 

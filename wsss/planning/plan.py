@@ -34,7 +34,7 @@ class Planned:
 
     Attributes:
         name: its first output.
-        work: what it does; nothing of jobs that are not counted (merging, tables, the report).
+        work: what it does; nothing of jobs that only read and copy, which are not counted.
         seconds: None where any of its work was not measured.
         process_mb: of its largest process; ``memory_mb`` of all of them.
         size: bytes that it leaves on disk; None where a part of them is not known.

@@ -44,18 +44,21 @@ def _table(plan: Plan) -> list[str]:
 
 
 def _row(rule: str, jobs: Sequence[Planned]) -> list[str]:
-    known = [job.seconds for job in jobs if job.seconds is not None]
-    time = _time(sum(known)) if len(known) == len(jobs) else UNKNOWN
+    counted = [job for job in jobs if job.work]
+    known = [job.seconds for job in counted if job.seconds is not None]
+    time = _time(sum(known)) if counted and len(known) == len(counted) else UNKNOWN
     return [rule, str(len(jobs)), time, _largest(jobs), _size(_sum_sizes(jobs))]
 
 
 def _said(jobs: Sequence[Planned]) -> str:
     """The work of the first job, and of how many other kinds there are."""
-    texts = list(dict.fromkeys("; ".join(w.text for w in job.work) for job in jobs))
+    texts = list(dict.fromkeys("; ".join(w.text for w in job.work) for job in jobs if job.work))
+    if not texts:
+        return ""
     shards = {round(1 / _share(job)) for job in jobs}
     part = f" / {max(shards)} shards" if max(shards) > 1 else ""
     more = f" (and {len(texts) - 1} other)" if len(texts) > 1 else ""
-    return f"{texts[0]}{part if texts[0] else ''}{more}"
+    return f"{texts[0]}{part}{more}"
 
 
 def _share(job: Planned) -> float:

@@ -37,7 +37,7 @@ def work_of(stage: str, config: Config, facts: DataFacts, what: str = "") -> lis
         what: which evaluation, for stages that evaluate.
 
     Returns:
-        Nothing for stages whose work is not worth counting (``compare``, ``report``).
+        Nothing for stages that only read and copy (``manifest``, ``compare``, ``report``).
     """
     if what:
         return _evaluation(what, config, facts)
@@ -55,6 +55,11 @@ def scale_passes(scales: list[float], flip: bool) -> float:
     return sum(scale * scale for scale in scales) * (2 if flip else 1)
 
 
+def _said(scales: list[float], flip: bool) -> str:
+    number = "1 scale" if len(scales) == 1 else f"{len(scales)} scales"
+    return f"({number}, flipped)" if flip else f"({number})"
+
+
 def steps_an_epoch(training: Training, images: int) -> int:
     """Batches of an epoch; a last, smaller one is dropped."""
     return max(1, images // training.batch)
@@ -66,10 +71,6 @@ def _training(task: str, training: Training, facts: DataFacts) -> Work:
     return Work(task, "step", training.epochs * steps, said)
 
 
-def _manifest(config: Config, facts: DataFacts) -> list[Work]:  # noqa: ARG001
-    return [Work("manifest", "image", facts.groups["all"].images, "every image once")]
-
-
 def _classify(config: Config, facts: DataFacts) -> list[Work]:
     if config.classify.checkpoint is not None:
         return []
@@ -77,8 +78,9 @@ def _classify(config: Config, facts: DataFacts) -> list[Work]:
 
 
 def _cam(config: Config, facts: DataFacts) -> list[Work]:
-    passes = scale_passes(config.cam.scales, config.cam.flip)
-    return [_pixels("cam", facts.groups["walked"], passes, "passes")]
+    scales, flip = config.cam.scales, config.cam.flip
+    passes, said = scale_passes(scales, flip), _said(scales, flip)
+    return [_pixels("cam", facts.groups["walked"], passes, said)]
 
 
 def _seeds_alpha(config: Config, facts: DataFacts) -> list[Work]:  # noqa: ARG001
@@ -130,8 +132,9 @@ def _segment(config: Config, facts: DataFacts) -> list[Work]:
 
 def _predict(config: Config, facts: DataFacts) -> list[Work]:
     """What a network does with an image beside it (``segment.msc``) is in the measured time."""
-    passes = scale_passes(config.predict.scales, config.predict.flip)
-    return [_pixels("predict", facts.groups["predicted"], passes, "passes")]
+    scales, flip = config.predict.scales, config.predict.flip
+    passes, said = scale_passes(scales, flip), _said(scales, flip)
+    return [_pixels("predict", facts.groups["predicted"], passes, said)]
 
 
 def _crf(config: Config, facts: DataFacts) -> list[Work]:
@@ -157,7 +160,6 @@ def evaluation_task(what: str, config: Config) -> str:
 
 
 _STAGES: dict[str, Callable[[Config, DataFacts], list[Work]]] = {
-    "manifest": _manifest,
     "classify": _classify,
     "cam": _cam,
     "seeds_alpha": _seeds_alpha,
