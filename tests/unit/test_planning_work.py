@@ -101,7 +101,7 @@ def test_a_copy_and_an_import_are_no_work(raw_params: dict[str, Any], facts: Dat
     config = config_of(raw_params, refine={"method": "none"})
     assert work_of("pseudo", config, facts) == []
     assert work_of("report", config, facts) == []
-    checkpoint = {"file": "x", "layout": "deeplab-pytorch", "classes": None}
+    checkpoint = {"file": "x", "layout": "deeplab-pytorch-v2", "classes": None}
     config = config_of(raw_params, segment={"checkpoint": checkpoint})
     assert work_of("segment", config, facts) == []
 
