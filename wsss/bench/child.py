@@ -24,7 +24,7 @@ from wsss.config import Config, Params
 from wsss.config.resolve import overlay
 from wsss.errors import UserError
 from wsss.paths import Paths
-from wsss.planning.work import TRAINED, work_of
+from wsss.planning.work import TRAINED, batch_of, work_of
 from wsss.runrecord import machine, peak_memory_mb
 
 REPEATS = 3
@@ -142,7 +142,7 @@ def measure(job: Job, once: Callable[[Job, int], Spent] = run) -> dict[str, Any]
     first = once(job, 1)
     began = time.perf_counter()
     one = once(job, 1)
-    more = _batch(job)
+    more = _first_try(job)
     runs = [once(job, 1 + more)]
     while runs[0].wall - one.wall < job.seconds / 4 and more < MOST:
         # As many as fill the time, by what the last ones took.
@@ -169,16 +169,9 @@ def measure(job: Job, once: Callable[[Job, int], Spent] = run) -> dict[str, Any]
     }
 
 
-def _batch(job: Job) -> int:
-    """Images of a first try: as many as the stage puts through its network together."""
-    config = job.config()
-    if job.trained:
-        return 2
-    if job.stage == "cam":
-        return config.cam.batch
-    if job.stage == "predict":
-        return config.predict.batch
-    return config.walk.batch if job.stage in ("edges", "walk") else 4
+def _first_try(job: Job) -> int:
+    """Steps or images of a first try: of images, a whole batch."""
+    return 2 if job.trained else max(4, batch_of(job.stage, job.config()))
 
 
 def _pixels(job: Job) -> int:

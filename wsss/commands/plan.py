@@ -43,7 +43,7 @@ def register(commands: Commands) -> None:
     plan.add_argument(
         "--gpus", type=int, default=1, metavar="N", help="of the machine (default: 1)"
     )
-    plan.add_argument("--format", choices=("table", "json"), default="table")
+    plan.add_argument("--format", choices=("table", "json"), default="table", help="default: table")
     plan.set_defaults(handler=run_plan, needs_params=False)
     bench = commands.add_parser(
         "bench",
@@ -52,7 +52,13 @@ def register(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_params(bench)
-    bench.add_argument("--out", type=Path, default=Path("bench.json"), metavar="FILE")
+    bench.add_argument(
+        "--out",
+        type=Path,
+        default=Path("bench.json"),
+        metavar="FILE",
+        help="default: bench.json",
+    )
     bench.add_argument(
         "--size", type=image_size, metavar="HxW", help="of the images (default: the data set's)"
     )

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wsss.data.manifest import JSON_NAME, ROLES, Item, Manifest
 from wsss.errors import UserError
+from wsss.inference.progress import WINDOW
 
 if TYPE_CHECKING:
     from wsss.config import Config
     from wsss.config.schema import Data
 
-# Image files whose size is read, evenly spaced: more would not move the mean.
-SAMPLE = 400
+# Windows of images, evenly spaced, whose files' sizes are read: more would not move the mean.
+# Whole windows, because inference batches images of equal size within them.
+WINDOWS = 6
 # Scenes drawn to see what scenes are like, where none have been generated yet.
 SCENES = 12
 
@@ -41,6 +44,7 @@ class DataFacts:
         origin: where this was read.
         classes: C.
         shape: (H, W), the median of the sampled images.
+        windows: sizes of the sampled images of ``walked`` and ``predicted``, window by window.
         groups: the images of each role; ``labelled``, what networks train on; ``seeded``, train
             and seed; ``walked``, train, seed and tune; ``predicted``, val or, without it, train;
             ``all``. A role without a list has no images.
@@ -50,6 +54,13 @@ class DataFacts:
     classes: int
     shape: Size
     groups: Mapping[str, Group]
+    windows: Mapping[str, Sequence[Sequence[Size]]] = field(default_factory=dict)
+
+    def largest_batch(self, group: str, batch: int) -> int:
+        """Pixels of the largest batch that inference makes of a group: images of one size."""
+        counts = [Counter(window) for window in self.windows.get(group, ())]
+        sizes = [(min(n, batch), h * w) for found in counts for (h, w), n in found.items()]
+        return max((n * pixels for n, pixels in sizes), default=0)
 
     def plain(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -66,7 +77,8 @@ class DataFacts:
 def data_facts(config: Config, data_dir: Path) -> DataFacts:
     """Read the manifest in ``data_dir`` or, where there is none, scan the data set.
 
-    Only headers of :data:`SAMPLE` images are read. Raises UserError where the scan finds errors.
+    Of :data:`WINDOWS` windows of images the headers are read. Raises UserError where the scan
+    finds errors.
     """
     data = config.data
     if (data_dir / JSON_NAME).is_file():
@@ -108,26 +120,39 @@ def facts_of(
     """Count ``items`` by role; ``size`` reads an image's (H, W)."""
     if not items:
         raise UserError("the data set has no images: see `wsss data check`")
-    chosen = _spread(items, SAMPLE)
-    sizes = {item.id: size(item) for item in chosen}
+    members = _members(items, roles)
+    windows = {name: _windows(members[name]) for name in ("walked", "predicted")}
+    chosen = [item for found in windows.values() for window in found for item in window]
+    sizes = {item.id: size(item) for item in {i.id: i for i in chosen}.values()}
     shapes = list(sizes.values())
     middle = (round(statistics.median(h for h, _ in shapes)),)
     shape = (middle[0], round(statistics.median(w for _, w in shapes)))
     fallback = [h * w for h, w in shapes]
+    groups = {name: _group(found, sizes, fallback) for name, found in members.items()}
+    shown = {n: [[sizes[i.id] for i in w] for w in found] for n, found in windows.items()}
+    return DataFacts(origin, len(classes), shape, groups, shown)
+
+
+def _members(items: Sequence[Item], roles: Lists) -> dict[str, list[Item]]:
+    """The images of every group."""
     lists: dict[str, set[str]] = {role: {roles[role] or ""} - {""} for role in ROLES}
-    members: dict[str, Iterable[Item]] = {
-        role: [item for item in items if lists[role] & {*item.splits}] for role in ROLES
-    }
+    members = {role: [item for item in items if lists[role] & {*item.splits}] for role in ROLES}
     seeded, walked = lists["train"] | lists["seed"], set().union(*map(lists.get, ROLES[:3]))  # type: ignore[arg-type]
-    members |= {
+    return members | {
         "labelled": [item for item in members["train"] if item.labels],
         "seeded": [item for item in items if seeded & {*item.splits}],
         "walked": [item for item in items if walked & {*item.splits}],
         "predicted": members["val"] or members["train"],
-        "all": items,
+        "all": list(items),
     }
-    groups = {name: _group(list(found), sizes, fallback) for name, found in members.items()}
-    return DataFacts(origin, len(classes), shape, groups)
+
+
+def _windows(items: Sequence[Item]) -> list[Sequence[Item]]:
+    """Some of the windows that inference cuts ``items`` into, evenly spaced."""
+    found = [items[start : start + WINDOW] for start in range(0, len(items), WINDOW)]
+    if len(found) <= WINDOWS:
+        return found
+    return [found[(2 * n + 1) * len(found) // (2 * WINDOWS)] for n in range(WINDOWS)]
 
 
 def _group(items: Sequence[Item], sizes: Mapping[str, Size], fallback: list[int]) -> Group:
@@ -136,12 +161,6 @@ def _group(items: Sequence[Item], sizes: Mapping[str, Size], fallback: list[int]
     pixels = known if len(known) >= max(1, min(20, len(items))) else fallback
     tags = sum(len(item.labels) for item in items) / max(1, len(items))
     return Group(len(items), statistics.fmean(pixels), max(fallback), tags)
-
-
-def _spread(items: Sequence[Item], count: int) -> list[Item]:
-    if count >= len(items):
-        return list(items)
-    return [items[(2 * n + 1) * len(items) // (2 * count)] for n in range(count)]
 
 
 def _scenes(data: Data) -> DataFacts:

@@ -14,7 +14,7 @@ from wsss.planning.dataset import DataFacts
 from wsss.planning.disk import size_of
 from wsss.planning.rates import Bench, Entry
 from wsss.planning.schedule import Load, critical_path, makespan
-from wsss.planning.work import TRAINED, Work, is_pooled, work_of
+from wsss.planning.work import TRAINED, Work, batch_of, is_pooled, work_of
 from wsss.stages.evaluations import stage_of
 from wsss.versioning.graph import Job
 
@@ -115,7 +115,7 @@ def _planned(
     work = tuple(w._replace(amount=w.amount * share) for w in work_of(stage, config, facts, what))
     cores = _cores(stage, work, config)
     entries = [bench.entry(w.task, config) if bench else None for w in work]
-    process = _process_mb(stage, entries, facts)
+    process = _process_mb(stage, entries, config, facts)
     # A pool is its parent and its workers.
     processes = 1 + cores if cores > 1 and stage not in ON_GPU else 1
     sizes = [_size(output, config, facts, entries, share) for output in job.outputs]
@@ -185,15 +185,24 @@ def _seconds(
     return total + (first.start_seconds if first else 0.0)
 
 
-def _process_mb(stage: str, entries: Sequence[Entry | None], facts: DataFacts) -> float | None:
+def _process_mb(
+    stage: str, entries: Sequence[Entry | None], config: Config, facts: DataFacts
+) -> float | None:
     """Of the largest image, where it was measured on others; a training's crops do not change."""
     if not entries or any(entry is None for entry in entries):
         return None
     found = []
     for entry in filter(None, entries):
-        ratio = 1.0 if entry.unit == "step" else facts.groups["all"].largest / entry.pixels
+        ratio = 1.0 if entry.unit == "step" else _larger(stage, entry, config, facts)
         found.append(entry.base_mb + (entry.peak_mb - entry.base_mb) * ratio)
     return found[0] if stage in TRAINED else max(found)
+
+
+def _larger(stage: str, entry: Entry, config: Config, facts: DataFacts) -> float:
+    """How much larger the largest batch of the data set is than the one that was measured."""
+    batch = batch_of(stage, config)
+    pixels = facts.largest_batch(_GROUPS.get(stage, "walked"), batch) if batch > 1 else 0
+    return (pixels or facts.groups["all"].largest * batch) / (entry.pixels * batch)
 
 
 def _size(

@@ -159,6 +159,16 @@ def evaluation_task(what: str, config: Config) -> str:
     return f"{stage_of(what)} {kind}"
 
 
+def batch_of(stage: str, config: Config) -> int:
+    """Images of one size that an inference stage puts through its network together."""
+    if stage == "cam":
+        return config.cam.batch
+    if stage == "predict":
+        return config.predict.batch
+    batched = stage == "edges" or (stage == "walk" and config.refine.method == "affinitynet")
+    return config.walk.batch if batched else 1
+
+
 _STAGES: dict[str, Callable[[Config, DataFacts], list[Work]]] = {
     "classify": _classify,
     "cam": _cam,
