@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -80,11 +81,12 @@ def chosen(plan: Plan, params: Params) -> Iterator[Planned]:
 
 
 def command(job: Planned, params: Path) -> list[str]:
-    """The command line of a job, its first shard."""
+    """The command line of a job."""
     line = COMMANDS.get(job.rule, [job.rule])
     if job.rule.startswith("evaluate"):
         line = ["evaluate", Path(job.name).stem]
-    shard = ["--shard", f"0/{SHARDS}"] if "/shards/" in job.name else []
+    part = re.search(r"\.(\d+)of(\d+)\.zip$", job.name)
+    shard = ["--shard", f"{part[1]}/{part[2]}"] if part else []
     where = ["--params", str(params), "--variant", job.variant, "--seed", job.seed]
     return [sys.executable, "-m", "wsss", *line, *where, *shard]
 

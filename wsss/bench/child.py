@@ -11,20 +11,20 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from wsss.artifacts import load_json, save_json
-from wsss.bench.inputs import network_of, stores_of, write_network, write_store
-from wsss.bench.subject import LIST, OTHER, Subject, write_manifest, write_photos
+from wsss.bench.inputs import build_network, network_of, stores_of, write_network, write_store
+from wsss.bench.subject import LIST, OTHER, SHAPES, Subject, write_manifest, write_photos
 from wsss.config import Config, Params
 from wsss.config.resolve import overlay
 from wsss.errors import UserError
 from wsss.paths import Paths
-from wsss.planning.work import TRAINED, batch_of, work_of
+from wsss.planning.work import ON_GPU, TRAINED, batch_of, work_of
 from wsss.runrecord import machine, peak_memory_mb
 
 REPEATS = 3
@@ -137,9 +137,9 @@ def measure(job: Job, once: Callable[[Job, int], Spent] = run) -> dict[str, Any]
     """Return what one unit costs: the difference of a run of many and a run of one."""
     begun = now().cpu
     prepare(job, 1)
-    base = resident_mb()
-    start = now().cpu - begun
+    loading, base = _with_network(job)
     first = once(job, 1)
+    base = base or resident_mb()
     began = time.perf_counter()
     one = once(job, 1)
     more = _first_try(job)
@@ -151,6 +151,7 @@ def measure(job: Job, once: Callable[[Job, int], Spent] = run) -> dict[str, Any]
         runs = [once(job, 1 + more)]
     while len(runs) < 2 or (len(runs) < REPEATS and time.perf_counter() - began < job.seconds):
         runs.append(once(job, 1 + more))
+    _mix(job)
     units = job.amount(1 + more) - job.amount(1)
     wall = statistics.median(r.wall for r in runs) - one.wall
     cpu = statistics.median(r.cpu for r in runs) - one.cpu
@@ -159,14 +160,42 @@ def measure(job: Job, once: Callable[[Job, int], Spent] = run) -> dict[str, Any]
         "repeats": len(runs),
         "seconds": max(wall / units, 0.0),
         "cpu_seconds": each,
-        "start_seconds": max(begun + first.cpu - each * job.amount(1), 0.0),
-        "prepared_seconds": start,
+        "start_seconds": max(begun + loading + first.cpu - each * job.amount(1), 0.0),
         "base_mb": base,
         "peak_mb": peak_memory_mb(),
         "pixels": _pixels(job),
         "artifact_bytes": _bytes(job),
         **_device(),
     }
+
+
+def _with_network(job: Job) -> tuple[float, float]:
+    """Processor seconds of loading a stage's network, and the memory with it and no image; zeros
+    for stages without one, which are measured after their first image."""
+    name = network_of(job.stage, job.config())
+    if name is None:
+        return 0.0, 0.0
+    began = now().cpu
+    network = build_network(name, job.config(), job.subject.classes)
+    found = now().cpu - began, resident_mb()
+    del network
+    return found
+
+
+def _mix(job: Job) -> None:
+    """Run batches of several sizes, for the memory that they take: what one size has freed fits
+    another badly."""
+    batch = batch_of(job.stage, job.config())
+    if batch > 1 and job.stage in ON_GPU:
+        subject = job.subject._replace(varied=batch)
+        mixed = replace(job, subject=subject, folder=job.folder / "mixed", raw=_moved(job))
+        run(mixed, SHAPES * batch)
+
+
+def _moved(job: Job) -> dict[str, Any]:
+    folder = job.folder / "mixed"
+    top = {"run": {"results": str(folder / "results")}, "data": {"root": str(folder / "photos")}}
+    return overlay(job.raw, top)
 
 
 def _first_try(job: Job) -> int:

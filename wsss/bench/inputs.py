@@ -29,10 +29,11 @@ def network_of(stage: str, config: Config) -> str | None:
 
 def write_network(stage: str, config: Config, classes: int, path: Path) -> None:
     """Write the weights of a network of ``stage`` as it starts, without its initial weights."""
-    save_weights(path, _network(stage, config, classes).state_dict(), {})
+    save_weights(path, build_network(stage, config, classes).state_dict(), {})
 
 
-def _network(stage: str, config: Config, classes: int) -> nn.Module:
+def build_network(stage: str, config: Config, classes: int) -> nn.Module:
+    """The network of a stage that trains one, as it starts."""
     from wsss.stages.affinity import AffinityTask
     from wsss.stages.irnet import IrNetTask
     from wsss.stages.networks import build_affinity, build_irnet, build_method, build_segmenter

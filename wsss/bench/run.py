@@ -172,7 +172,6 @@ def _measure(
         sys.stderr.write(f"warning: {label} was not measured: {why}\n")
         return None
     found: dict[str, Any] = json.loads(job.with_suffix(".out.json").read_text())
-    found.pop("prepared_seconds")
     unit = "step" if found["artifact_bytes"] else "Mpx"
     sys.stdout.write(
         f"{label}: {found['seconds']:.4g} s a {unit}, {found['peak_mb']:.0f} MB "

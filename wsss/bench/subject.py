@@ -21,6 +21,7 @@ from wsss.planning.dataset import DataFacts, Group
 from wsss.refine.resize import resize_bilinear
 
 LIST, OTHER = "sample", "other"
+SHAPES = 3
 # Of photos: grey levels of the standard deviation, how much less each octave has than the one
 # before, and how much of it is colour.
 CONTRAST, FALL, COLOUR = 55.0, 0.5, 0.5
@@ -29,11 +30,15 @@ QUALITY = 90
 
 
 class Subject(NamedTuple):
-    """Images to measure on: their (H, W), the number of classes C and of tags an image."""
+    """Images to measure on: their (H, W), the number of classes C and of tags an image.
+
+    With ``varied``, so many images at a time are upright, turned, and of another height.
+    """
 
     shape: tuple[int, int]
     classes: int
     tags: int
+    varied: int = 0
 
     @property
     def pixels(self) -> int:
@@ -44,6 +49,12 @@ class Subject(NamedTuple):
     def names(self) -> tuple[str, ...]:
         """Of the classes."""
         return tuple(f"c{number}" for number in range(1, self.classes + 1))
+
+    def shape_of(self, number: int) -> tuple[int, int]:
+        """(H, W) of an image."""
+        height, width = self.shape
+        kind = number // self.varied % SHAPES if self.varied else 0
+        return ((height, width), (width, height), (height * 7 // 8, width))[kind]
 
     def tagged(self, number: int) -> list[int]:
         """Class ids 0..C-1 of an image, ascending."""
@@ -75,7 +86,9 @@ def write_photos(folder: Path, subject: Subject, count: int) -> None:
         if path.is_file():
             continue
         rng = np.random.default_rng(number)
-        Image.fromarray(draw_photo(rng, subject.shape)).save(path, "JPEG", quality=QUALITY)
+        Image.fromarray(draw_photo(rng, subject.shape_of(number))).save(
+            path, "JPEG", quality=QUALITY
+        )
         mask = Image.fromarray(blobs(rng, subject, number))
         mask.putpalette(voc_palette())
         mask.save(folder / "masks" / f"{identifier(number)}.png")
@@ -96,7 +109,7 @@ def draw_photo(rng: np.random.Generator, shape: tuple[int, int]) -> np.ndarray:
 def blobs(rng: np.random.Generator, subject: Subject, number: int) -> np.ndarray:
     """(H, W) uint8 mask ids: background and the tagged classes where they are highest."""
     ids = np.array([0, *(c + 1 for c in subject.tagged(number))], np.uint8)
-    mask: np.ndarray = ids[smooth(rng, len(ids), subject.shape).argmax(0)]
+    mask: np.ndarray = ids[smooth(rng, len(ids), subject.shape_of(number)).argmax(0)]
     return mask
 
 

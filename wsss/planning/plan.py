@@ -14,13 +14,11 @@ from wsss.planning.dataset import DataFacts
 from wsss.planning.disk import size_of
 from wsss.planning.rates import Bench, Entry
 from wsss.planning.schedule import Load, critical_path, makespan
-from wsss.planning.work import TRAINED, Work, batch_of, is_pooled, work_of
+from wsss.planning.work import ON_GPU, TRAINED, Work, batch_of, is_pooled, work_of
 from wsss.stages.evaluations import stage_of
 from wsss.versioning.graph import Job
 
 _SHARD = re.compile(r"\.(\d+)of(\d+)\.zip$")
-# Stages on one GPU where there is one.
-ON_GPU = (*TRAINED, "cam", "edges", "walk", "predict")
 
 # Which images a sharded stage works on, where these are not train and seed.
 _GROUPS = {"crf": "predicted", "predict": "predicted"} | dict.fromkeys(

@@ -46,7 +46,7 @@ class Entry(_Strict):
         seconds: of one unit, wall time; the median of ``repeats``.
         cpu_seconds: of one unit, processor time of the process and its children.
         start_seconds: processor time from the start of the process to its first unit.
-        base_mb: resident before the first unit.
+        base_mb: resident with the network and without images.
         peak_mb: largest resident size.
         cuda_peak_mb: the most that was allocated on the GPU, None without one.
         pixels: of the images that were measured (training: of a crop).

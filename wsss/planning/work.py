@@ -185,8 +185,10 @@ _STAGES: dict[str, Callable[[Config, DataFacts], list[Work]]] = {
     "predict": _predict,
     "crf": _crf,
 }
-# Stages whose network trains; stages that share their images among processes.
+# Stages whose network trains; stages that run on a GPU where there is one; stages that share their
+# images among processes.
 TRAINED = ("classify", "affinity", "irnet", "segment")
+ON_GPU = (*TRAINED, "cam", "edges", "walk", "predict")
 POOLED = ("seeds_alpha", "seeds_label", "seeds_confident", "pseudo", "soft", "crf", "evaluate")
 
 
