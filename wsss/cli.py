@@ -9,7 +9,18 @@ import sys
 from collections.abc import Sequence
 
 from wsss import __version__, interrupt
-from wsss.commands import data, dvc, explain, export, import_, methods, presets, publish, stages
+from wsss.commands import (
+    data,
+    dvc,
+    explain,
+    export,
+    import_,
+    methods,
+    plan,
+    presets,
+    publish,
+    stages,
+)
 from wsss.commands.logs import has_log_file
 from wsss.errors import UserError
 
@@ -106,6 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     presets.register(commands)
     dvc.register(commands)
     publish.register(commands)
+    plan.register(commands)
     return parser
 
 
