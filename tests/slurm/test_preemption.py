@@ -59,7 +59,7 @@ def test_a_training_is_warned_before_its_time_is_up(
     training.edit_profile(("runtime: attempt * 1440}", "runtime: 3 if attempt == 1 else 60}"))
     training.pace(3)
     with training.started(trained(0)) as snakemake:
-        wait_for(lambda: saved(training), "no state is saved", seconds=120)
+        wait_for(lambda: saved(training), "no state is saved", seconds=300)
         training.pace(0)
         assert training.end(snakemake) == 0, training.output()[-4000:]
     assert "'FAILED'" in training.output()
