@@ -28,7 +28,7 @@ GPUS = 2
 CPUS = 4
 MEMORY_MB = 100_000
 # Seconds from a pre-emption's SIGTERM to its SIGKILL.
-GRACE = 60
+GRACE = 30
 
 CONFIG = """\
 # folder {folder}
