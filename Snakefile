@@ -38,7 +38,7 @@ include: "workflow/rules/report.smk"
 onstart:
     # Jobs read one file with everything that was laid over params.yaml.
     write_params()
-    watch_patiently()
+    mend_slurm_plugin(getattr(workflow.executor_settings, "requeue", False))
 
 
 onsuccess:

@@ -1,15 +1,15 @@
-"""SLURM's controller may be away for a while: Snakemake goes on watching its jobs.
+"""What Snakemake's SLURM plugin (2.8) leaves out, so that no workflow waits for ever.
 
-Its plugin (2.8) forgets the jobs of a check in which SLURM does not answer; without accounting it
-even asks a database that is not there, however long it is told to try. The jobs end well, and the
-workflow waits for ever. Here a check does not begin before the controller answers.
+A check in which SLURM does not answer makes it forget the jobs; without accounting it even asks a
+database that is not there, however often it is told to try. A job that was pre-empted and is not
+put back into the queue stays PREEMPTED, which the plugin takes for running.
 """
 
 from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 PLUGIN = "snakemake_executor_plugin_slurm"
@@ -17,13 +17,21 @@ PLUGIN = "snakemake_executor_plugin_slurm"
 _PATIENCE = 30.0
 
 Check = Callable[[Any, list[Any]], AsyncGenerator[Any, None]]
+Answer = tuple[dict[str, str] | None, float | None]
+Query = Callable[[str, Any], Awaitable[Answer]]
 
 
-def watch_patiently() -> None:
-    """Let the SLURM plugin of this process, if it has one, wait for the controller."""
+def mend_slurm_plugin(requeue: bool) -> None:
+    """Change the SLURM plugin of this process, if it has one.
+
+    Args:
+        requeue: SLURM itself puts pre-empted jobs back into the queue.
+    """
     if plugin := sys.modules.get(PLUGIN):
         executor = plugin.Executor
         executor.check_active_jobs = patient(executor.check_active_jobs, controller_answers)
+        if not requeue:
+            plugin.query_job_status = preempted_failed(plugin.query_job_status)
 
 
 def patient(check: Check, answers: Callable[[], bool]) -> Check:
@@ -42,6 +50,20 @@ def patient(check: Check, answers: Callable[[], bool]) -> Check:
             yield job
 
     return check_active_jobs
+
+
+def preempted_failed(query: Query) -> Query:
+    """Return a query of states, by job, to which a pre-empted job has failed."""
+
+    async def query_job_status(command: str, logger: Any) -> Answer:
+        states, seconds = await query(command, logger)
+        if states is not None:
+            states = {
+                job: "FAILED" if state == "PREEMPTED" else state for job, state in states.items()
+            }
+        return states, seconds
+
+    return query_job_status
 
 
 def controller_answers() -> bool:

@@ -129,7 +129,7 @@ class Cluster:
 
     def wait_until_training(self, seed: int, pace: float) -> str:
         """Wait until steps are made, then set their pace; return the number of the job."""
-        wait_for(lambda: "step 10/" in self.log(seed), "no training", seconds=120)
+        wait_for(lambda: "step 10/" in self.log(seed), "no training", seconds=300)
         self.pace(pace)
         number = self.node.job_of(f"rule_classify_wildcards_scenes_baseline_{seed}")
         assert number is not None

@@ -28,7 +28,7 @@ GPUS = 2
 CPUS = 4
 MEMORY_MB = 100_000
 # Seconds from a pre-emption's SIGTERM to its SIGKILL.
-GRACE = 60
+GRACE = 30
 
 CONFIG = """\
 # folder {folder}
@@ -61,7 +61,6 @@ ReturnToService=2
 MinJobAge=3600
 KillWait=5
 AccountingStorageType=accounting_storage/none
-AccountingStorageTRES=gres/gpu
 GresTypes=gpu
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN
 PartitionName=DEFAULT Nodes={host} State=UP MaxTime=INFINITE
@@ -93,7 +92,13 @@ class OneNode:
     def start_controller(self) -> None:
         """Start the controller and wait until it answers."""
         run("slurmctld")
-        wait_for(lambda: "UP" in output("scontrol", "ping"), "the controller does not answer")
+        wait_for(self._controller_answers, "the controller does not answer")
+
+    def _controller_answers(self) -> bool:
+        """Whether one is up, and this one: another may hold its port."""
+        number = self.folder / "slurmctld.pid"
+        own = number.exists() and Path("/proc", number.read_text().strip()).exists()
+        return own and "UP" in output("scontrol", "ping")
 
     def stop_controller(self) -> None:
         """Kill the controller; jobs go on."""
@@ -114,9 +119,7 @@ class OneNode:
 
     def log(self) -> str:
         """Return what the daemons wrote, for the message of a failing test."""
-        return "".join(
-            (self.folder / f"{name}.log").read_text() for name in ("slurmctld", "slurmd")
-        )
+        return "".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
 
     def stop(self) -> None:
         """End all jobs and daemons and take our configuration away."""
@@ -137,14 +140,20 @@ def start(folder: Path) -> OneNode:
     _configure(folder)
     _start_munge()
     node = OneNode(folder, lock)
-    run("slurmctld")
-    run("slurmd")
-    wait_for(lambda: output("sinfo", "-h", "-p", "main", "-o", "%T") == "idle", "no idle node")
+    try:
+        node.start_controller()
+        run("slurmd")
+        wait_for(lambda: output("sinfo", "-h", "-p", "main", "-o", "%T") == "idle", "no idle node")
+    except AssertionError as error:
+        clear(folder)
+        raise RuntimeError(node.log()[-3000:]) from error
     return node
 
 
 def clear(folder: Path) -> None:
     """End the daemons of a SLURM of ours and remove its configuration."""
+    # By its configuration, should its folder be gone; then by number, should it not answer.
+    output("scontrol", "shutdown")
     for name in ("slurmd", "slurmctld"):
         end(folder / f"{name}.pid")
     for name in FILES:

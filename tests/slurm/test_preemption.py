@@ -32,12 +32,25 @@ def test_a_preempted_training_is_resubmitted(training: Cluster, reference: Refer
     check_it_went_on(training, reference)
 
 
+def test_a_preempted_array_is_resubmitted(training: Cluster, reference: Reference) -> None:
+    # Its tasks are told only when their grace time is over.
+    training.edit_profile(('slurm-array-jobs: "', 'slurm-array-jobs: "classify,'))
+    with training.started(trained(0), trained(1)) as snakemake:
+        wait_for(lambda: "step 10/" in training.log(0), "no training", seconds=300)
+        training.pace(3)
+        give_way()
+        wait_for(lambda: "Trying to restart job" in training.output(), "no retry", seconds=300)
+        training.pace(0)
+        assert training.end(snakemake) == 0, training.output()[-4000:]
+    assert [training.weights(seed) for seed in (0, 1)] == reference.weights[:2]
+
+
 def test_a_requeued_training_goes_on_as_the_same_job(
     training: Cluster, reference: Reference
 ) -> None:
     training.edit_profile(
         ("slurm_partition: main ", "slurm_partition: spot "),
-        ("# slurm-requeue: true", "slurm-requeue: true"),
+        ("slurm-no-requeue: true", "slurm-requeue: true"),
     )
     with training.started(trained(0)) as snakemake:
         number = training.wait_until_training(0, pace=1)
@@ -59,7 +72,7 @@ def test_a_training_is_warned_before_its_time_is_up(
     training.edit_profile(("runtime: attempt * 1440}", "runtime: 3 if attempt == 1 else 60}"))
     training.pace(3)
     with training.started(trained(0)) as snakemake:
-        wait_for(lambda: saved(training), "no state is saved", seconds=120)
+        wait_for(lambda: saved(training), "no state is saved", seconds=300)
         training.pace(0)
         assert training.end(snakemake) == 0, training.output()[-4000:]
     assert "'FAILED'" in training.output()

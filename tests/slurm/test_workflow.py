@@ -38,7 +38,7 @@ def test_shards_as_arrays_make_the_same_bytes(
 
 def check_jobs(run_id: str) -> None:
     """Arrays where there are shards, GPUs where networks run, nothing short in the queue."""
-    fields = "Comment:100,ArrayTaskID:20,tres-alloc:100,State:20"
+    fields = "Comment:100,ArrayTaskID:20,tres-per-job:40,State:20"
     query = ("squeue", "--array", "--states=all", "--noheader", f"--name={run_id}", "-O", fields)
     lines = run(*query).splitlines()
     seen: dict[str, list[tuple[str, str]]] = {}
@@ -49,6 +49,6 @@ def check_jobs(run_id: str) -> None:
     for rule in ARRAYS:
         assert sorted(task for task, _ in seen[rule]) == ["1", "2"], rule
     assert {
-        rule for rule, jobs in seen.items() if all("gres/gpu=1" in used for _, used in jobs)
+        rule for rule, jobs in seen.items() if all("gpu:1" in used for _, used in jobs)
     } == ON_GPUS
     assert not LOCAL & set(seen)

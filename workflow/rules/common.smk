@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import yaml
 
 from wsss.atomic import atomic_path
-from wsss.cluster import watch_patiently
+from wsss.cluster import mend_slurm_plugin
 from wsss.config import Params, stage_params
 from wsss.config.slices import layout_of
 from wsss.errors import UserError
