@@ -1,5 +1,6 @@
 # make demo    the whole pipeline on generated scenes, then the comparison table and the report
 # make ui      publish all results to MLflow, then its pages on this machine alone (PORT=5000)
+# make bench   what stages cost on this machine, to bench.json, for `wsss plan` (PARAMS="FILE ...")
 # make test    the test suite
 # make ladder  what each part of a method adds, on VOC-animals (VOC_ROOT); hours, resumable
 # make lint    format, lint, types and workflow checks
@@ -13,9 +14,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CORES ?= all
 PORT ?= 5000
+PARAMS ?= params.yaml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: env demo ladder ui test lint clean
+.PHONY: env demo bench ladder ui test lint clean
 
 env: $(READY)
 
@@ -32,6 +34,9 @@ demo: $(READY)
 	@wsss compare --params results/scenes/params.yaml
 	@echo "artifacts: results/scenes   table: results/scenes/comparison.md   times: results/scenes/timings.md"
 	@echo "report, to open in a browser: results/scenes/report.html"
+
+bench: $(READY)
+	@wsss bench --params $(PARAMS) --out bench.json
 
 ladder: $(READY)
 	@python docs/ladder.py run
