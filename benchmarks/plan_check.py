@@ -151,10 +151,12 @@ def main() -> None:
         plan = make_plan(jobs(files, every=True), params, facts, bench)
         resolved = folder / "params.yaml"
         resolved.write_text(yaml.safe_dump(params.raw, sort_keys=False))
-        rows = [compared(job, run(job, resolved)) for job in chosen(plan, params)]
-    about = {"machine": bench.file.machine, "dataset": dataset, "data": facts.plain()}
-    del about["data"]["origin"]
-    save_json(args.out, {**about, "rows": rows})
+        about = {"machine": bench.file.machine, "dataset": dataset, "data": facts.plain()}
+        about["data"].pop("origin")
+        rows: list[dict[str, Any]] = []
+        for job in chosen(plan, params):
+            rows.append(compared(job, run(job, resolved)))
+            save_json(args.out, {**about, "rows": rows})
 
 
 if __name__ == "__main__":
