@@ -1,7 +1,9 @@
 # make demo    the whole pipeline on generated scenes, then the comparison table and the report
+# make demo-all  the same with every method
 # make ui      publish all results to MLflow, then its pages on this machine alone (PORT=5000)
 # make bench   what stages cost on this machine, to bench.json, for `wsss plan` (PARAMS="FILE ...")
 # make test    the test suite
+# make test-slurm  the workflow on a real SLURM of one node, where root may install one
 # make ladder  what each part of a method adds, on VOC-animals (VOC_ROOT); hours, resumable
 # make lint    format, lint, types and workflow checks
 # Both use one environment, .venv, made from pinned versions.
@@ -17,7 +19,7 @@ PORT ?= 5000
 PARAMS ?= params.yaml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: env demo bench ladder ui test lint clean
+.PHONY: env demo demo-all bench ladder ui test test-slurm lint clean
 
 env: $(READY)
 
@@ -29,8 +31,8 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@
 
-demo: $(READY)
-	@snakemake --cores $(CORES) --quiet host reason rules
+demo demo-all: $(READY)
+	@snakemake --cores $(CORES) --quiet host reason rules $(if $(filter demo-all,$@),--configfile workflow/presets/demo-all.yaml)
 	@wsss compare --params results/scenes/params.yaml
 	@echo "artifacts: results/scenes   table: results/scenes/comparison.md   times: results/scenes/timings.md"
 	@echo "report, to open in a browser: results/scenes/report.html"
@@ -52,6 +54,9 @@ ui: $(READY)
 
 test: $(READY)
 	pytest --numprocesses auto --dist loadfile
+
+test-slurm: $(READY)
+	pytest tests/slurm
 
 lint: $(READY)
 	ruff format --check .

@@ -10,6 +10,18 @@ configfile: "params.yaml"
 include: "workflow/rules/common.smk"
 
 
+# Seconds each, too short to queue for on a cluster; see workflow/profiles/slurm.
+localrules:
+    all,
+    compare,
+    merge_cam,
+    merge_seeds,
+    merge_edges,
+    merge_walk,
+    merge_predict,
+    merge_crf,
+
+
 rule all:
     default_target: True
     input:
@@ -26,6 +38,7 @@ include: "workflow/rules/report.smk"
 onstart:
     # Jobs read one file with everything that was laid over params.yaml.
     write_params()
+    watch_patiently()
 
 
 onsuccess:

@@ -18,6 +18,7 @@ from typing import Any
 
 from wsss.artifacts import load_json, save_json
 from wsss.config import Params, load_params
+from wsss.config.resolve import read_yaml
 from wsss.stages.evaluations import wanted
 
 DOCS = Path(__file__).parent
@@ -27,12 +28,12 @@ ROOT = DOCS.parent
 # Of a rung's metrics: what the table shows.
 SCORES = ("cam", "pseudo", "single", "final")
 # Rungs that go all the way to the segmentation network.
-FULL: tuple[str, ...] = ()
+FULL = ("rtc-full", "muscle-full", "muscle-beacon", "baseline-full")
 
 
-def rungs(params: Params) -> list[str]:
+def rungs() -> list[str]:
     """Return the variants in the order of the preset."""
-    return list(params.base.run.variants)
+    return list(read_yaml(ROOT / OVERLAYS[-1])["run"]["variants"])
 
 
 def file_of(rung: str, seed: int) -> Path:
@@ -40,18 +41,24 @@ def file_of(rung: str, seed: int) -> Path:
     return KEPT / f"{rung}-seed{seed}.json"
 
 
+def folder_of(params: Params, rung: str, seed: int, key: str) -> str:
+    """Folder of the run that holds a stage or evaluation of a rung, shared or its own."""
+    run, owner = params.base.run, params.owners(rung).get(key, rung)
+    return f"{run.results}/{run.dataset}/{owner}/seed{seed}"
+
+
 def targets(params: Params, rung: str, seed: int) -> list[str]:
     """Return what Snakemake has to make for a rung: its CAM seed, or all of a full method."""
-    run = params.base.run
-    folder = f"{run.results}/{run.dataset}/{rung}/seed{seed}"
     names = wanted(params.resolve(rung)) if rung in FULL else ["cam"]
-    return [f"{folder}/metrics/{name}.json" for name in names]
+    return [
+        f"{folder_of(params, rung, seed, f'metrics/{name}')}/metrics/{name}.json" for name in names
+    ]
 
 
 def run(params: Params, chosen: list[str]) -> int:
     """Run the rungs that have no file, all seeds of one together."""
     code = 0
-    for rung in chosen or rungs(params):
+    for rung in chosen or rungs():
         seeds = [s for s in params.base.run.seeds if not file_of(rung, s).exists()]
         if not seeds:
             continue
@@ -70,19 +77,20 @@ def run(params: Params, chosen: list[str]) -> int:
 def keep(params: Params, rung: str, seed: int) -> None:
     """Write the small file of a finished rung."""
     run = params.base.run
-    folder = ROOT / run.results / run.dataset / rung / f"seed{seed}"
-    record = load_json(folder / "classify" / "weights.run.json")
+    folder = ROOT / folder_of(params, rung, seed, "classify") / "classify"
+    record = load_json(folder / "weights.run.json")
     scores: dict[str, Any] = {}
     for name in SCORES:
-        path = folder / "metrics" / f"{name}.json"
-        if path.exists():
+        key = f"metrics/{name}"
+        path = ROOT / folder_of(params, rung, seed, key) / f"{key}.json"
+        if path.exists() and (name == "cam" or rung in FULL):
             scores[name] = load_json(path)
     data = load_json(ROOT / run.results / run.dataset / "data" / "dataset.json")
     facts = {
         "rung": rung,
         "seed": seed,
         "scores": scores,
-        "last_losses": last_row(folder / "classify" / "curve.csv"),
+        "last_losses": last_row(folder / "curve.csv"),
         "data_hash": data["data_hash"],
         **{k: record[k] for k in ("seconds", "peak_rss_mb", "git", "machine", "versions")},
     }
@@ -96,37 +104,56 @@ def last_row(path: Path) -> dict[str, str]:
         return list(csv.DictReader(stream))[-1]
 
 
-def table(params: Params) -> str:
-    """Return the ladder as a table: mean and spread over seeds, difference to the baseline."""
+def mean_of(found: list[dict[str, Any]], name: str, key: str = "miou") -> str:
+    """Return a score in percent as mean ± standard deviation over seeds, or a dash."""
+    values = [100 * e["scores"][name][key] for e in found if name in e["scores"]]
+    if not values:
+        return "–"
+    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1f}{spread}"
+
+
+def table(shown: list[str] | None = None) -> str:
+    """Return the ladder as a table: mean and spread over seeds, difference to the baseline.
+
+    ``shown`` are its rungs, all by default; the first one is what the others are held against.
+    """
     lines = [
-        "| rung | CAM seed mIoU (%) | above baseline | oracle | seeds | minutes |",
-        "|---|--:|--:|--:|--:|--:|",
+        "| rung | CAM seed | above baseline | [oracle] | pseudo masks | val single-scale "
+        "| val +CRF | seeds | minutes of classify |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
     base: float | None = None
-    for rung in rungs(params):
+    waiting, machines = [], set()
+    for rung in shown or rungs():
         found = [load_json(p) for p in sorted(KEPT.glob(f"{rung}-seed*.json"))]
         if not found:
-            lines.append(f"| {rung} | not run yet | | | | |")
+            waiting.append(rung)
             continue
-        values = [100 * entry["scores"]["cam"]["miou"] for entry in found]
-        oracle = statistics.mean(100 * e["scores"]["cam"]["oracle_miou"] for e in found)
-        mean = statistics.mean(values)
+        mean = statistics.mean(100 * entry["scores"]["cam"]["miou"] for entry in found)
         base = mean if base is None else base
-        spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
         minutes = statistics.mean(entry["seconds"] for entry in found) / 60
-        lines.append(
-            f"| {rung} | {mean:.1f}{spread} | {mean - base:+.1f} | [{oracle:.1f}] | {len(values)} "
-            f"| {minutes:.0f} |"
-        )
+        machines |= {entry["machine"] for entry in found}
+        cells = [
+            mean_of(found, "cam"),
+            f"{mean - base:+.1f}",
+            f"[{mean_of(found, 'cam', 'oracle_miou')}]",
+            *(mean_of(found, name) for name in ("pseudo", "single", "final")),
+            ", ".join(str(entry["seed"]) for entry in found),
+            f"{minutes:.0f}",
+        ]
+        lines.append(f"| {rung} | {' | '.join(cells)} |")
+    if waiting:
+        lines += ["", f"Not run yet: {', '.join(waiting)}."]
+    lines += ["", f"Machine: {'; '.join(sorted(machines))}, shared with other work."]
     return "\n".join(lines) + "\n"
 
 
 def main() -> int:
     """Run or print."""
-    params = load_params(["params.yaml", *OVERLAYS])
     if sys.argv[1:2] == ["run"]:
-        return run(params, sys.argv[2:])
-    sys.stdout.write(table(params))
+        return run(load_params(["params.yaml", *OVERLAYS]), sys.argv[2:])
+    sys.stdout.write(table())
     return 0
 
 

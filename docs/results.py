@@ -13,11 +13,15 @@ import shutil
 import sys
 from pathlib import Path
 
+import ladder
+
 from wsss.artifacts import load_json
 from wsss.config.resolve import Params, read_yaml
+from wsss.methods import load_method
 from wsss.stages.compare import compare, timings
 
 DOCS = Path(__file__).parent
+METHODS = ("baseline", "seam", "ppc", "rtc", "muscle", "pss", "dscnet", "mcc")
 METRICS = DOCS / "metrics"
 SMALL = (
     "params.yaml",
@@ -29,7 +33,6 @@ SMALL = (
     "*/seed*/*/shards/*.run.json",
     "*/seed*/*/curve.csv",
 )
-START, END = "<!-- demo -->", "<!-- /demo -->"
 NOTES = """\
 mIoU in percent over all classes and background. Values in brackets are oracles: their threshold
 was seen on the reported images. CAM, CRF, walked and pseudo masks belong to training images and
@@ -116,15 +119,34 @@ def fill_readme(readme: Path, folder: Path) -> None:
     """Put the demo's table and time between the README's markers."""
     if not folder.is_dir():
         return
-    before, _, rest = readme.read_text().partition(START)
-    _, _, after = rest.partition(END)
     records = [load_json(p) for p in sorted(folder.glob("*/seed*/segment/*.run.json"))]
     where = "; ".join(sorted({record["machine"] for record in records}))
     lines = (folder / "comparison.md").read_text().strip().splitlines()
     title = lines[0].lstrip("# ")
     body = "\n".join(lines[1:]).strip()
-    text = f"{START}\nWhat `make demo` printed ({title}; {where}):\n\n{body}\n{END}"
-    readme.write_text(before + text + after)
+    fill(readme, "demo", f"What `make demo` printed ({title}; {where}):\n\n{body}")
+
+
+def fill_method(path: Path) -> None:
+    """Put a method's rungs of the ladder between its page's markers."""
+    names = {"mcc": ("mcc",), "baseline": ()}.get(path.stem, (path.stem,))
+    mine = [rung for rung in ladder.rungs() if rung.split("-")[0] in names]
+    rows = ladder.table(["baseline", *mine])
+    expected = load_method(path.stem).info.expected
+    said = "; ".join(f"{where}: {score}" for where, score in expected.items())
+    head = f"Published: {said}.\n\n" if said and path.stem not in ("seam", "ppc") else ""
+    text = f"{head}VOC-animals, 192 pixels, 5 epochs ([protocol](../results.md)):\n\n{rows}"
+    fill(path, "results", text.strip())
+
+
+def fill(path: Path, name: str, text: str) -> None:
+    """Replace what stands between two markers of a page."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    before, found, rest = path.read_text().partition(start)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise SystemExit(f"error: {path} lacks {start} or {end}")
+    path.write_text(f"{before}{start}\n{text}\n{end}{after}")
 
 
 def page() -> str:
@@ -132,6 +154,8 @@ def page() -> str:
     lines = ["# Results", "", "Written by `python docs/results.py`; do not edit.", "", NOTES]
     for folder in sorted(p for p in METRICS.iterdir() if p.is_dir()):
         lines += section(folder)
+    lines += ["## What each part of a method adds", "", "`make ladder`", "", *remarks("ladder")]
+    lines.append(ladder.table())
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -140,3 +164,5 @@ if __name__ == "__main__":
         collect(Path(sys.argv[2]))
     (DOCS / "results.md").write_text(page())
     fill_readme(DOCS.parent / "README.md", METRICS / "scenes")
+    for method in METHODS:
+        fill_method(DOCS / "methods" / f"{method}.md")

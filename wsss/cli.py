@@ -42,6 +42,7 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; return the exit code."""
     args = build_parser().parse_args(argv)
+    args.argv = list(sys.argv[1:] if argv is None else argv)
     logging.captureWarnings(True)
     try:
         with interrupt.handled():

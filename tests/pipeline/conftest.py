@@ -38,24 +38,30 @@ class Workspace:
 
     folder: Path
 
-    def run(self, *arguments: str, **overrides: Any) -> subprocess.CompletedProcess[str]:
-        """Run Snakemake with the tiny overlay and ``overrides`` laid over it."""
+    def command(self, *arguments: str, **overrides: Any) -> list[str]:
+        """Return Snakemake's command with the tiny overlay and ``overrides`` laid over it."""
         overlay_file = self.folder / "overlay.yaml"
         overlay_file.write_text(yaml.safe_dump(overlay(TINY_WORKFLOW, overrides)))
-        environment = {
+        return [
+            *(sys.executable, "-m", "snakemake", "--configfile", str(overlay_file), *arguments),
+        ]
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment in which jobs find the copied project."""
+        return {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             # The copied sources, so that a test can edit them.
             "PYTHONPATH": str(self.folder),
             "PYTHONDONTWRITEBYTECODE": "",
         }
+
+    def run(self, *arguments: str, **overrides: Any) -> subprocess.CompletedProcess[str]:
+        """Run the workflow on this machine."""
         return subprocess.run(
-            [
-                *(sys.executable, "-m", "snakemake", "--cores", "2"),
-                *("--configfile", str(overlay_file), *arguments),
-            ],
+            self.command("--cores", "2", *arguments, **overrides),
             cwd=self.folder,
-            env=environment,
+            env=self.environment(),
             capture_output=True,
             text=True,
             check=False,
@@ -113,7 +119,7 @@ def _narrow_windows(source: Path) -> None:
     """Shards are cut between windows: make them so small that a few images fill several."""
     text = source.read_text()
     assert "\nWINDOW = 64\n" in text
-    source.write_text(text.replace("\nWINDOW = 64\n", "\nWINDOW = 4\n"))
+    source.write_text(text.replace("\nWINDOW = 64\n", "\nWINDOW = 2\n"))
 
 
 @pytest.fixture(scope="session")

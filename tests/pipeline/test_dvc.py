@@ -237,6 +237,7 @@ def test_a_clone_is_restored_and_sees_the_next_edit(clone: Path, graph: Graph) -
     assert nothing_to_do(clone)
     text, source = (clone / "params.yaml").read_text(), (clone / CODE).read_text()
     for top, stages in ((TRAINING, TRAINED), (CRF, FILTERED)):
+        (clone / "params.yaml").write_text(text)
         edit(clone, top)
         assert names_both(clone, graph) == stages
     assert "restore first and edit then" in call(clone, "wsss", "restore").stderr
@@ -269,7 +270,7 @@ def test_experiments_metrics_parameters_and_plots_are_compared(copied: Path) -> 
     ok(copied, "dvc", "exp", "run", "--set-param", f"{key}=2")
     assert nothing_to_do(copied)
     params = json.loads(ok(copied, "dvc", "params", "diff", "--json"))
-    assert params["params.yaml"] == {key: {"old": 10, "new": 2}}
+    assert params.get("params.yaml") == {key: {"old": 10, "new": 2, "diff": -8}}
     shown = json.loads(ok(copied, "dvc", "metrics", "show", "--json"))
     data = shown[""]["data"]
     assert {*data[f"{RUN}/miou.json"]["data"]} == {"single", "multi", "final"}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from wsss.config import STAGES, Params, load_params, stage_params, view
 from wsss.config.resolve import overlay
@@ -25,6 +26,12 @@ def test_the_shipped_file_and_every_preset_are_valid(
     assert presets
     for files in [[], *([p] for p in presets)]:
         load_params([project / "params.yaml", *files]).validate()
+
+
+def test_nothing_in_the_shipped_file_is_shared_by_an_anchor(project: Path) -> None:
+    """`dvc exp run --set-param` sets one place, then all that alias it back to the old value."""
+    tokens = yaml.scan((project / "params.yaml").read_text())
+    assert not [t for t in tokens if isinstance(t, yaml.AliasToken | yaml.AnchorToken)]
 
 
 def test_every_recipe_names_a_backbone_of_timm_and_where_it_comes_from(project: Path) -> None:

@@ -50,10 +50,7 @@ def overview() -> list[str]:
     heading, *lines = _columns(rows)
     indent = " " * (max(len(row[0]) for row in rows) + 2)
     wide = _terminal()
-    papers = [
-        textwrap.wrap(info.paper, wide, initial_indent=indent, subsequent_indent=indent)
-        for info in infos.values()
-    ]
+    papers = [_wrap(info.paper, wide, indent) for info in infos.values()]
     blocks = [part for line, paper in zip(lines, papers, strict=True) for part in (line, *paper)]
     return [heading, *blocks, "", "wsss methods NAME: scores, parameters and deviations of one"]
 
@@ -138,9 +135,16 @@ def _wrapped(rows: Sequence[tuple[str, ...]]) -> list[str]:
     lines: list[str] = []
     for row in rows:
         head = "  " + "".join(f"{c.ljust(w)}  " for c, w in zip(row, widths, strict=False))
-        body = textwrap.wrap(row[-1], max(20, wide - indent)) or [""]
+        body = _wrap(row[-1], max(20, wide - indent)) or [""]
         lines += [(head + body[0]).rstrip(), *(" " * indent + more for more in body[1:])]
     return lines
+
+
+def _wrap(text: str, wide: int, indent: str = "") -> list[str]:
+    """Lines of whole words: a compound stays one, to be searched for."""
+    return textwrap.wrap(
+        text, wide, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
 
 
 def _terminal() -> int:
