@@ -46,7 +46,7 @@ COMMANDS = {
 def smaller(results: Path) -> dict[str, Any]:
     """The configuration of the check: few epochs, shards, results of its own."""
     epochs = {stage: {"epochs": EPOCHS} for stage in ("classify", "affinity", "irnet", "segment")}
-    shards = {"cam": SHARDS, "seeds": SHARDS, "walk": SHARDS, "crf": 1}
+    shards = {"cam": SHARDS, "seeds": SHARDS, "walk": SHARDS, "predict": 1, "crf": 1}
     return {
         **epochs,
         "run": {"results": str(results)},

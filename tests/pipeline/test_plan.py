@@ -60,7 +60,7 @@ def fresh(make_workspace: Callable[[], Workspace]) -> Workspace:
         {},
         {
             "run": {"variants": ["baseline", "irnet", "supervised"], "seeds": [0, 1]},
-            "resources": {"shards": {"cam": 2, "seeds": 3, "walk": 2, "crf": 2}},
+            "resources": {"shards": {"cam": 2, "seeds": 3, "walk": 2, "predict": 2, "crf": 2}},
         },
         {"run": {"variants": ["rtc", "rtc-two-stage", "muscle"]}, "evaluate": {"boxes": True}},
         {"data": {"splits": {"tune": None, "val": None}}, "cam": {"threshold": 0.3}}

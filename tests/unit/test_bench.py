@@ -88,6 +88,13 @@ def test_tasks_that_cost_the_same_are_measured_once(raw_params: dict[str, Any]) 
     assert len({(task.task, task.key) for task in tasks}) == len(tasks)
 
 
+def test_trainings_on_several_nodes_are_not_measured(raw_params: dict[str, Any]) -> None:
+    params = Params(overlay(raw_params, {"distributed": {"nodes": 2, "processes": 2}}))
+    stages = {task.stage for task in tasks_of(params, SUBJECT)}
+    assert "predict" in stages
+    assert not stages & {"classify", "segment"}
+
+
 def test_a_bench_needs_no_data_no_network_and_no_tuning(
     raw_params: dict[str, Any], tmp_path: Path
 ) -> None:
