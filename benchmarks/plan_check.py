@@ -46,7 +46,7 @@ COMMANDS = {
 def smaller(results: Path) -> dict[str, Any]:
     """The configuration of the check: few epochs, shards, results of its own."""
     epochs = {stage: {"epochs": EPOCHS} for stage in ("classify", "affinity", "irnet", "segment")}
-    shards = {"cam": SHARDS, "seeds": SHARDS, "walk": SHARDS, "crf": 1}
+    shards = {"cam": SHARDS, "seeds": SHARDS, "walk": SHARDS, "predict": 1, "crf": 1}
     return {
         **epochs,
         "run": {"results": str(results)},
@@ -151,10 +151,12 @@ def main() -> None:
         plan = make_plan(jobs(files, every=True), params, facts, bench)
         resolved = folder / "params.yaml"
         resolved.write_text(yaml.safe_dump(params.raw, sort_keys=False))
-        rows = [compared(job, run(job, resolved)) for job in chosen(plan, params)]
-    about = {"machine": bench.file.machine, "dataset": dataset, "data": facts.plain()}
-    del about["data"]["origin"]
-    save_json(args.out, {**about, "rows": rows})
+        about = {"machine": bench.file.machine, "dataset": dataset, "data": facts.plain()}
+        about["data"].pop("origin")
+        rows: list[dict[str, Any]] = []
+        for job in chosen(plan, params):
+            rows.append(compared(job, run(job, resolved)))
+            save_json(args.out, {**about, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from wsss.config import Config, Params
 from wsss.config.resolve import VARIANTS, lay_over, overlay
 from wsss.errors import UserError
 from wsss.planning.rates import VERSION, cost_key
-from wsss.planning.work import evaluation_task, work_of
+from wsss.planning.work import TRAINED, evaluation_task, work_of
 from wsss.report.configuration import stages_run
 from wsss.stages.evaluations import stage_of, wanted
 
@@ -41,12 +41,16 @@ class Task(NamedTuple):
 
 
 def tasks_of(params: Params, facts_of: Subject) -> list[Task]:
-    """The tasks of all variants; of those that cost the same, the first."""
+    """The tasks of all variants; of those that cost the same, the first.
+
+    Trainings on several nodes are left out: there is one here.
+    """
     found: dict[tuple[str, str], Task] = {}
     for variant in params.base.run.variants:
         config = params.resolve(variant)
         for stage, what in _stages(config):
-            if not work_of(stage, config, facts_of.facts(1), what):
+            several = stage in TRAINED and config.distributed.nodes > 1
+            if several or not work_of(stage, config, facts_of.facts(1), what):
                 continue
             task = evaluation_task(what, config) if what else stage
             key = cost_key(task, config)

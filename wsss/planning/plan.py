@@ -124,7 +124,7 @@ def _planned(
         variant=variant,
         seed=job.wildcards.get("seed", ""),
         cores=cores,
-        gpus=int(stage in ON_GPU and _on_gpu(config, bench)),
+        gpus=_processes(stage, config) if stage in ON_GPU and _on_gpu(config, bench) else 0,
         work=work,
         seconds=_seconds(work, entries, bench, cores),
         process_mb=process,
@@ -157,8 +157,13 @@ def _share(job: Job, stage: str, facts: DataFacts) -> float:
 
 def _cores(stage: str, work: Sequence[Work], config: Config) -> int:
     if stage in ON_GPU:
-        return config.compute.threads
+        return config.compute.threads * _processes(stage, config)
     return config.resources.processes if any(is_pooled(w.task) for w in work) else 1
+
+
+def _processes(stage: str, config: Config) -> int:
+    """Processes that a network's batch is shared among on a node."""
+    return config.distributed.processes if stage in TRAINED else 1
 
 
 def _on_gpu(config: Config, bench: Bench | None) -> bool:
