@@ -53,7 +53,7 @@ ui: $(READY)
 	esac
 
 test: $(READY)
-	pytest --numprocesses auto --dist loadfile
+	pytest --numprocesses auto --dist loadfile --no-loadscope-reorder  # the long files first
 
 test-slurm: $(READY)
 	pytest tests/slurm

@@ -43,7 +43,7 @@ def snakemake_graph(folder: Path, *overlays: str) -> Graph:
 
 def _job(job: Mapping[str, Any]) -> Node:
     params = job["params"]
-    known = {"config", "code", "described"}
+    known = {"config", "code", "described", "start"}  # the last follows from `distributed`
     assert {*params} <= known, f"DVC does not know the parameters of {job['rule']}"
     values: Values = defaultdict(set)
     _collect(json.loads(params.get("config", "{}")), values)

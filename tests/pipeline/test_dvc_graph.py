@@ -91,6 +91,7 @@ def watched(entry: str | dict[str, list[str]]) -> list[str]:
 
 # The comparison fails when either side drifts
 
+SINGLE = 'part("predict", "single", SHARDS.predict),'
 SEGMENT = "workflow/rules/segment.smk"
 
 
@@ -121,7 +122,7 @@ def test_a_dvc_yaml_that_drifts_is_found(rich: Path, rules: Graph, edit: Edit) -
 @pytest.mark.parametrize(
     ("name", "old", "new"),
     [
-        (SEGMENT, '/predict/single.zip",', '/predict/single.zip",\n        f"{RUN}/predict/x",'),
+        (SEGMENT, SINGLE, f'{SINGLE}\n        f"{{RUN}}/predict/x",'),
         (SEGMENT, 'MANIFEST,\n        f"{RUN}/predict/scores', 'f"{RUN}/predict/scores'),
         ("workflow/rules/refine.smk", 'keys("pseudo")', 'keys("soft")'),
         ("wsss/config/slices.py", '"crf": ("crf",)', '"crf": ("crf", "pseudo")'),

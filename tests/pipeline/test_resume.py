@@ -226,7 +226,7 @@ def test_finished_work_is_not_done_again(lab: Lab, stage: str, sent: signal.Sign
     assert "continuing at" in text
     if "image" in text.partition("continuing at ")[2][:6]:
         done = int(text.partition("continuing at image ")[2].split()[0])
-        assert done in (4 * kept, 2 * kept)  # two stores have two parts a window
+        assert done in (2 * kept, kept)  # two stores have two parts a window
     check_done(lab)
 
 

@@ -150,7 +150,9 @@ def test_an_error_of_the_user_is_said_once(folder: Path) -> None:
     )  # results3 has none: whoever finds out first says so
     named = command(folder, 3, run={"results": "results1"}, classify={"batch": 2})
     done = run(folder, named)
-    (line,) = done.stderr.splitlines()
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    line = lines[0]
     assert line == (
         "error: a batch of 2 images cannot be shared by 3 processes: lower "
         "distributed.processes or raise batch"

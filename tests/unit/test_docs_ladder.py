@@ -10,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.conftest import ROOT
 from wsss.artifacts import save_csv, save_json
@@ -33,8 +34,12 @@ def ladder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.fixture
-def params(raw_params: dict[str, Any]) -> Params:
+def params(raw_params: dict[str, Any], tmp_path: Path) -> Params:
+    """A preset of two rungs, in the script's folder, too."""
     run = {"variants": ["baseline", "more"], "seeds": [0, 1], "results": "results"}
+    save = tmp_path / "workflow" / "presets" / "ladder.yaml"
+    save.parent.mkdir(parents=True)
+    save.write_text(yaml.safe_dump({"run": run}))
     return Params(overlay(raw_params, {"run": run, "variants": {"more": {"cam": {"flip": True}}}}))
 
 
@@ -79,11 +84,31 @@ def test_the_table_says_mean_spread_and_difference(
         for seed, miou in enumerate(values):
             finish(tmp_path, rung, seed, miou)
             ladder.keep(params, rung, seed)
-    lines = ladder.table(params).splitlines()
-    assert lines[2] == "| baseline | 42.0 ± 2.8 | +0.0 | [43.0] | 2 | 2 |"
-    assert lines[3] == "| more | 50.0 | +8.0 | [51.0] | 1 | 2 |"
+    lines = ladder.table().splitlines()
+    assert lines[2] == ("| baseline | 42.0 ± 2.8 | +0.0 | [43.0 ± 2.8] | – | – | – | 0, 1 | 2 |")
+    assert lines[3] == "| more | 50.0 | +8.0 | [51.0] | – | – | – | 0 | 2 |"
+    assert "Not run yet" not in ladder.table()
     (tmp_path / "kept" / "more-seed0.json").unlink()
-    assert "| more | not run yet |" in ladder.table(params)
+    assert "Not run yet: more." in ladder.table()
+    assert "more" not in ladder.table(["baseline"])
+
+
+def test_a_full_rung_keeps_the_scores_of_what_it_shares(
+    ladder: ModuleType, raw_params: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = {"variants": ["baseline", "more"], "seeds": [0], "results": "results"}
+    shared = {"more": {"share": {"from": "baseline", "through": "cam"}}}
+    params = Params(overlay(raw_params, {"run": run, "variants": shared}))
+    monkeypatch.setattr(ladder, "FULL", ("more",))
+    finish(tmp_path, "baseline", 0, 0.4)
+    final = tmp_path / "results" / "scenes" / "more" / "seed0" / "metrics" / "final.json"
+    save_json(final, {"miou": 0.7})
+    ladder.keep(params, "more", 0)
+    scores = json.loads((tmp_path / "kept" / "more-seed0.json").read_text())["scores"]
+    assert (scores["cam"]["miou"], scores["final"]["miou"]) == (0.4, 0.7)
+    asked = ladder.targets(params, "more", 0)
+    assert "results/scenes/baseline/seed0/metrics/cam.json" in asked
+    assert "results/scenes/more/seed0/metrics/final.json" in asked
 
 
 def test_the_preset_resolves(ladder: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,5 +117,7 @@ def test_the_preset_resolves(ladder: ModuleType, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("VOC_ROOT", "somewhere")
     loaded = load_params([ROOT / "params.yaml", *(ROOT / path for path in ladder.OVERLAYS)])
     loaded.validate()
-    assert ladder.rungs(loaded)[0] == "baseline"
-    assert set(ladder.FULL) <= set(ladder.rungs(loaded))
+    monkeypatch.setattr(ladder, "ROOT", ROOT)
+    assert ladder.rungs() == loaded.base.run.variants
+    assert ladder.rungs()[0] == "baseline"
+    assert set(ladder.FULL) <= set(ladder.rungs())
