@@ -1,6 +1,7 @@
 # make demo    the whole pipeline on generated scenes, then the comparison table and the report
 # make demo-all  the same with every method
 # make ui      publish all results to MLflow, then its pages on this machine alone (PORT=5000)
+# make bench   what stages cost on this machine, to bench.json, for `wsss plan` (PARAMS="FILE ...")
 # make test    the test suite
 # make test-slurm  the workflow on a real SLURM of one node, where root may install one
 # make ladder  what each part of a method adds, on VOC-animals (VOC_ROOT); hours, resumable
@@ -15,9 +16,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CORES ?= all
 PORT ?= 5000
+PARAMS ?= params.yaml
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: env demo demo-all ladder ui test test-slurm lint clean
+.PHONY: env demo demo-all bench ladder ui test test-slurm lint clean
 
 env: $(READY)
 
@@ -34,6 +36,9 @@ demo demo-all: $(READY)
 	@wsss compare --params results/scenes/params.yaml
 	@echo "artifacts: results/scenes   table: results/scenes/comparison.md   times: results/scenes/timings.md"
 	@echo "report, to open in a browser: results/scenes/report.html"
+
+bench: $(READY)
+	@wsss bench --params $(PARAMS) --out bench.json
 
 ladder: $(READY)
 	@python docs/ladder.py run

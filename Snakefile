@@ -18,6 +18,7 @@ localrules:
     merge_seeds,
     merge_edges,
     merge_walk,
+    merge_predict,
     merge_crf,
 
 

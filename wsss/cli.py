@@ -9,7 +9,18 @@ import sys
 from collections.abc import Sequence
 
 from wsss import __version__, interrupt
-from wsss.commands import data, dvc, explain, export, import_, methods, presets, publish, stages
+from wsss.commands import (
+    data,
+    dvc,
+    explain,
+    export,
+    import_,
+    methods,
+    plan,
+    presets,
+    publish,
+    stages,
+)
 from wsss.commands.logs import has_log_file
 from wsss.errors import UserError
 
@@ -31,6 +42,7 @@ examples:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; return the exit code."""
     args = build_parser().parse_args(argv)
+    args.argv = list(sys.argv[1:] if argv is None else argv)
     logging.captureWarnings(True)
     try:
         with interrupt.handled():
@@ -105,6 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     presets.register(commands)
     dvc.register(commands)
     publish.register(commands)
+    plan.register(commands)
     return parser
 
 

@@ -40,6 +40,11 @@ def pending() -> Interrupted | None:
     return None if _state.asked is None else Interrupted(_state.asked)
 
 
+def ask(number: int) -> None:
+    """Act as if the signal ``number`` had come to this process, too, and has to wait."""
+    _state.asked = _state.asked or number
+
+
 @contextmanager
 def handled() -> Iterator[None]:
     """Turn signals into :class:`Interrupted` inside the block.

@@ -26,6 +26,7 @@ _NEUTRAL = (
     "wsss.runrecord",
     "wsss.runcurve",
     "wsss.tracking",
+    "wsss.distributed.launch",
     "wsss.paths",
     "wsss.provenance",
 )

@@ -119,7 +119,7 @@ def _narrow_windows(source: Path) -> None:
     """Shards are cut between windows: make them so small that a few images fill several."""
     text = source.read_text()
     assert "\nWINDOW = 64\n" in text
-    source.write_text(text.replace("\nWINDOW = 64\n", "\nWINDOW = 4\n"))
+    source.write_text(text.replace("\nWINDOW = 64\n", "\nWINDOW = 2\n"))
 
 
 @pytest.fixture(scope="session")

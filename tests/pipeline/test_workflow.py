@@ -15,6 +15,7 @@ import pytest
 from tests.conftest import TINY
 from tests.pipeline.conftest import Workspace
 from wsss.artifacts import ArrayStore, MaskStore, load_weights
+from wsss.config.schema import Shards
 
 WEAK = {"cam", "cam_tune", "crf", "walk", "pseudo"}
 SHARING = {"walk_tune", "walk", "pseudo"}
@@ -250,9 +251,10 @@ def test_another_run_in_shards_gives_the_same_bytes(
     finished: Workspace, make_workspace: Callable[[], Workspace]
 ) -> None:
     other = make_workspace()
-    done = other.run(resources={"shards": dict.fromkeys(("cam", "seeds", "walk", "crf"), 2)})
+    done = other.run(resources={"shards": dict.fromkeys(Shards.model_fields, 2)})
     assert done.returncode == 0, done.stderr[-4000:]
-    for name in ("cam/shards/maps", "seeds/shards/low", "walk/shards/scores"):
+    stores = ("cam/shards/maps", "seeds/shards/low", "walk/shards/scores", "predict/shards/scores")
+    for name in stores:
         sizes = [
             len(ArrayStore(other.path("baseline", "seed0", f"{name}.{shard}of2.zip")))
             for shard in range(2)

@@ -170,7 +170,12 @@ def test_seeds_that_are_none(text: str, capsys: pytest.CaptureFixture[str]) -> N
         ("walk --shard 0/2", "walk.run", ["walk/shards/scores.0of2.zip", 0, 2]),
         ("pseudo", "pseudo.run", ["pseudo/masks.zip"]),
         ("segment", "segment.run", []),
-        ("predict", "predict.run", ["predict/scores.zip", "predict/single.zip"]),
+        ("predict", "predict.run", ["predict/scores.zip", "predict/single.zip", 0, 1]),
+        (
+            "predict --shard 1/2",
+            "predict.run",
+            ["predict/shards/scores.1of2.zip", "predict/shards/single.1of2.zip", 1, 2],
+        ),
         ("crf", "crf.run", ["predict/masks.zip", (0, 1)]),
         ("crf --shard 1/2", "crf.run", ["predict/shards/masks.1of2.zip", (1, 2)]),
         ("evaluate cam", "scoring.run", ["cam"]),

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from wsss.losses.affinity import EPSILON, affinity, affinity_loss
-from wsss.refine.affinity_labels import pair_masks
+from wsss.losses.affinity import EPSILON, affinity, affinity_loss, pair_sizes
+from wsss.refine.affinity_labels import PairMasks, pair_masks
 from wsss.refine.pairs import half_disc_offsets
 
 GRIDS = [(5, 6), (1, 7), (7, 1), (1, 1), (2, 3)]
@@ -62,6 +62,21 @@ def naive_loss(values: Tensor, labels: Tensor) -> float:
     return background / 4 + foreground / 4 + negative / 2
 
 
+def loss_of(values: torch.Tensor, pairs: PairMasks) -> torch.Tensor:
+    return affinity_loss(values, pairs, pair_sizes(pairs))
+
+
+def test_parts_of_a_batch_add_up() -> None:
+    labels, values = random_labels((5, 6)), affinity(random_features((5, 6)), OFFSETS)
+    whole = pair_masks(labels, OFFSETS)
+    sizes = pair_sizes(whole)
+    parts = [
+        affinity_loss(values[b : b + 1], pair_masks(labels[b : b + 1], OFFSETS), sizes)
+        for b in range(len(labels))
+    ]
+    torch.testing.assert_close(torch.stack(parts).sum(), affinity_loss(values, whole, sizes))
+
+
 @pytest.mark.parametrize("grid", GRIDS)
 def test_affinity_and_gradient_equal_the_naive_loop(grid: tuple[int, int]) -> None:
     ours = random_features(grid).requires_grad_()
@@ -77,14 +92,14 @@ def test_affinity_and_gradient_equal_the_naive_loop(grid: tuple[int, int]) -> No
 @pytest.mark.parametrize("grid", GRIDS)
 def test_loss_equals_the_naive_loop(grid: tuple[int, int]) -> None:
     labels, values = random_labels(grid), affinity(random_features(grid), OFFSETS)
-    loss = affinity_loss(values, pair_masks(labels, OFFSETS))
+    loss = loss_of(values, pair_masks(labels, OFFSETS))
     assert float(loss) == pytest.approx(naive_loss(values, labels), rel=1e-5, abs=1e-7)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
 def test_gradients_are_finite(scale: float) -> None:
     features = (random_features((5, 6)) * scale).requires_grad_()
-    loss = affinity_loss(affinity(features, OFFSETS), pair_masks(random_labels((5, 6)), OFFSETS))
+    loss = loss_of(affinity(features, OFFSETS), pair_masks(random_labels((5, 6)), OFFSETS))
     loss.backward()
     assert loss.isfinite()
     assert features.grad is not None
@@ -94,7 +109,7 @@ def test_gradients_are_finite(scale: float) -> None:
 def test_only_ignored_pairs_cost_nothing() -> None:
     features = random_features((5, 6)).requires_grad_()
     labels = torch.full((2, 5, 6), 255, dtype=torch.uint8)
-    loss = affinity_loss(affinity(features, OFFSETS), pair_masks(labels, OFFSETS))
+    loss = loss_of(affinity(features, OFFSETS), pair_masks(labels, OFFSETS))
     loss.backward()
     assert loss.item() == 0
     assert features.grad is not None
@@ -106,8 +121,7 @@ def test_loss_falls_when_features_follow_the_labels() -> None:
     followed = labels[:, None].float().repeat(1, 4, 1, 1)
     masks = pair_masks(labels, OFFSETS)
     losses = [
-        float(affinity_loss(affinity(f, OFFSETS), masks))
-        for f in (followed * 9, random_features((5, 6)))
+        float(loss_of(affinity(f, OFFSETS), masks)) for f in (followed * 9, random_features((5, 6)))
     ]
     assert losses[0] < 0.01 < losses[1]
 

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wsss.losses.affinity import pair_sizes
 from wsss.losses.irnet import boundary_loss, displacement_loss
 from wsss.refine.affinity_labels import IGNORE, pair_masks
 from wsss.refine.pairs import half_disc_offsets
@@ -51,7 +52,8 @@ def test_boundary_loss_equals_loops(seed: int) -> None:
         terms[kind].append(-math.log(1 + 1e-5 - a if kind == "negative" else a + 1e-5))
     means = {kind: sum(v) / (len(v) + 1e-5) for kind, v in terms.items()}
     expected = (means["background"] / 2 + means["foreground"] / 2 + means["negative"]) / 2
-    found = boundary_loss(affinities, pair_masks(labels, OFFSETS))
+    pairs = pair_masks(labels, OFFSETS)
+    found = boundary_loss(affinities, pairs, pair_sizes(pairs))
     assert math.isclose(float(found), expected, rel_tol=1e-4, abs_tol=1e-5)
 
 
@@ -68,7 +70,8 @@ def test_displacement_loss_equals_loops(seed: int) -> None:
             gap = float(field[b, axis, y, x] - field[b, axis, v, u]) - target[axis]
             sums[kind] += abs(gap)
         counts[kind] += 1
-    found = displacement_loss(field, pair_masks(labels, OFFSETS), OFFSETS)
+    pairs = pair_masks(labels, OFFSETS)
+    found = displacement_loss(field, pairs, OFFSETS, pair_sizes(pairs))
     for value, kind in zip(found, ("foreground", "background"), strict=True):
         expected = sums[kind] / (2 * counts[kind] + 1e-5)
         assert math.isclose(float(value), expected, rel_tol=1e-4, abs_tol=1e-5)
@@ -78,7 +81,8 @@ def test_cells_that_point_at_one_centre_cost_nothing() -> None:
     rows, columns = torch.meshgrid(torch.arange(6.0), torch.arange(6.0), indexing="ij")
     field = torch.stack([2 - rows, 3 - columns])[None]
     labels = torch.full((1, 6, 6), 1, dtype=torch.uint8)
-    foreground, background = displacement_loss(field, pair_masks(labels, OFFSETS), OFFSETS)
+    pairs = pair_masks(labels, OFFSETS)
+    foreground, background = displacement_loss(field, pairs, OFFSETS, pair_sizes(pairs))
     assert float(foreground) == 0
     assert float(background) == 0
 
@@ -86,5 +90,7 @@ def test_cells_that_point_at_one_centre_cost_nothing() -> None:
 def test_without_any_pair_every_term_is_zero() -> None:
     labels = torch.full((1, 4, 4), IGNORE, dtype=torch.uint8)
     pairs = pair_masks(labels, OFFSETS)
-    assert float(boundary_loss(torch.rand(1, len(OFFSETS), 4, 4), pairs)) == 0
-    assert [float(v) for v in displacement_loss(torch.rand(1, 2, 4, 4), pairs, OFFSETS)] == [0, 0]
+    sizes = pair_sizes(pairs)
+    assert float(boundary_loss(torch.rand(1, len(OFFSETS), 4, 4), pairs, sizes)) == 0
+    found = displacement_loss(torch.rand(1, 2, 4, 4), pairs, OFFSETS, sizes)
+    assert [float(value) for value in found] == [0, 0]

@@ -215,7 +215,7 @@ def test_a_table_of_counts_is_read(tmp_path: Path) -> None:
         ("id,gt,pred\na,0,0\n", "no table of image counts"),
         (TABLE.replace("b,1,1", "b,1,7"), "beyond 0..1"),
         (TABLE.replace("8", "many"), "no table of image counts"),
-        (TABLE + "c,0,0,1\n", "3 images where the scores are of 2"),
+        (TABLE + "c,0,0,1\n", "more images than the 2 of the scores"),
     ],
 )
 def test_a_table_that_does_not_belong_is_refused(tmp_path: Path, text: str, message: str) -> None:

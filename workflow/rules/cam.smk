@@ -9,14 +9,16 @@ rule classify:
         f"{LOGS}/classify.log",
     conda:
         "../../envs/wsss.yaml"
-    threads: compute_threads
+    threads: training_threads
     resources:
-        gpu=gpus,
+        gpu=training_gpus,
+        nodes=nodes,
     params:
+        start=start,
         config=keys("classify"),
         code=code("classify"),
     shell:
-        f"wsss classify {JOB} --log {{log}}"
+        f"{{params.start}}wsss classify {JOB} --log {{log}}"
 
 
 rule cam:

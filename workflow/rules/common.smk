@@ -129,11 +129,34 @@ def compute_threads(wildcards):
     return variant_of(wildcards).compute.threads
 
 
+def training_threads(wildcards):
+    """Cores that the processes of a training occupy on a node."""
+    return compute_threads(wildcards) * variant_of(wildcards).distributed.processes
+
+
 def gpus(wildcards):
     """GPUs that a job asks for; `auto` means one where this machine has any."""
     device = variant_of(wildcards).compute.device
     found = device == "auto" and shutil.which("nvidia-smi") is not None
     return int(found or device.startswith("cuda"))
+
+
+def training_gpus(wildcards):
+    """GPUs that a training asks for on a node: one a process."""
+    return gpus(wildcards) * variant_of(wildcards).distributed.processes
+
+
+def nodes(wildcards):
+    """Nodes that a training asks for."""
+    return variant_of(wildcards).distributed.nodes
+
+
+def start(wildcards):
+    """What starts a training once on each node, where there are several: the processes of a node
+    are started by the stage itself. Never `tasks`, which would start it once a process.
+    """
+    count = nodes(wildcards)
+    return f"srun --nodes={count} --ntasks={count} --ntasks-per-node=1 " * (count > 1)
 
 
 def pool_threads(wildcards):

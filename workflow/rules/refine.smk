@@ -81,14 +81,16 @@ rule affinity:
         f"{LOGS}/affinity.log",
     conda:
         "../../envs/wsss.yaml"
-    threads: compute_threads
+    threads: training_threads
     resources:
-        gpu=gpus,
+        gpu=training_gpus,
+        nodes=nodes,
     params:
+        start=start,
         config=keys("affinity"),
         code=code("affinity"),
     shell:
-        f"wsss affinity {JOB} --log {{log}}"
+        f"{{params.start}}wsss affinity {JOB} --log {{log}}"
 
 
 rule irnet:
@@ -102,14 +104,16 @@ rule irnet:
         f"{LOGS}/irnet.log",
     conda:
         "../../envs/wsss.yaml"
-    threads: compute_threads
+    threads: training_threads
     resources:
-        gpu=gpus,
+        gpu=training_gpus,
+        nodes=nodes,
     params:
+        start=start,
         config=keys("irnet"),
         code=code("irnet"),
     shell:
-        f"wsss irnet {JOB} --log {{log}}"
+        f"{{params.start}}wsss irnet {JOB} --log {{log}}"
 
 
 rule edges:

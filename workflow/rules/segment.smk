@@ -9,14 +9,16 @@ rule segment:
         f"{LOGS}/segment.log",
     conda:
         "../../envs/wsss.yaml"
-    threads: compute_threads
+    threads: training_threads
     resources:
-        gpu=gpus,
+        gpu=training_gpus,
+        nodes=nodes,
     params:
+        start=start,
         config=keys("segment"),
         code=code("segment"),
     shell:
-        f"wsss segment {JOB} --log {{log}}"
+        f"{{params.start}}wsss segment {JOB} --log {{log}}"
 
 
 rule predict:
@@ -24,10 +26,10 @@ rule predict:
         MANIFEST,
         predict_input,
     output:
-        f"{RUN}/predict/scores.zip",
-        f"{RUN}/predict/single.zip",
+        part("predict", "scores", SHARDS.predict),
+        part("predict", "single", SHARDS.predict),
     log:
-        f"{LOGS}/predict.log",
+        shard_log("predict", SHARDS.predict),
     conda:
         "../../envs/wsss.yaml"
     threads: compute_threads
@@ -37,7 +39,24 @@ rule predict:
         config=keys("predict"),
         code=code("predict"),
     shell:
-        f"wsss predict {JOB} --log {{log}}"
+        f"wsss predict {JOB} {shard_option(SHARDS.predict)} --log {{log}}"
+
+
+if SHARDS.predict > 1:
+
+    rule merge_predict:
+        input:
+            parts("predict", "{name}", SHARDS.predict),
+        output:
+            f"{RUN}/predict/{{name}}.zip",
+        log:
+            f"{LOGS}/merge_predict_{{name}}.log",
+        wildcard_constraints:
+            name="scores|single",
+        conda:
+            "../../envs/wsss.yaml"
+        shell:
+            "wsss merge {output} {input} 2> {log}"
 
 
 rule crf:

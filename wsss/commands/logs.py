@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from wsss.distributed.place import place
 from wsss.errors import UserError
 
 log = logging.getLogger("wsss")
@@ -29,15 +30,23 @@ class _LogFile(logging.FileHandler):
 
 
 def log_to(path: Path, verbose: bool) -> None:
-    """Send messages to a file of the job's own, warnings (all, if verbose) to the terminal."""
+    """Send messages to a file of the job's own, warnings (all, if verbose) to the terminal.
+
+    Of several training processes, the first alone sends more than warnings.
+    """
+    here = place()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = _LogFile(path, mode="w", encoding="utf-8")
+        if here.rank == 0:
+            path.write_bytes(b"")
+        # Several processes may write: each line goes to the end.
+        file = _LogFile(path, mode="a", encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write the log file {path}: {error.strerror}") from error
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     console = logging.StreamHandler()
-    console.setLevel(logging.INFO if verbose else logging.WARNING)
+    console.setLevel(logging.INFO if verbose and here.rank == 0 else logging.WARNING)
+    file.setLevel(logging.WARNING if here.rank else logging.NOTSET)
     console.addFilter(lambda record: record.levelno < logging.ERROR)
     console.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     for logger in (log, logging.getLogger("py.warnings")):

@@ -13,6 +13,7 @@ from wsss.cli_help import EVALUATION_NAMES, STAGE_HELP, stage_epilog
 from wsss.commands import predict as photos
 from wsss.commands.logs import log_to
 from wsss.commands.options import add_job_options, add_shard
+from wsss.commands.training import run_training
 
 if TYPE_CHECKING:
     from wsss.config import Params
@@ -72,13 +73,14 @@ def _manifest(args: argparse.Namespace, params: Params) -> None:
     manifest.run(_shared_context(args, params, "manifest"))
 
 
-def _classify(args: argparse.Namespace, params: Params) -> None:
+def _classify(args: argparse.Namespace, params: Params) -> int:
     from wsss.methods import check_method
     from wsss.stages import classify
 
     context = _context(args, params, "classify", "classify")
     check_method(params.resolve(context.variant), f"variants.{context.variant}")
-    classify.run(context)
+    trains = context.config.classify.checkpoint is None
+    return run_training(context, classify.run, args.argv, trains)
 
 
 def _cam(args: argparse.Namespace, params: Params) -> None:
@@ -102,16 +104,17 @@ def _seeds(args: argparse.Namespace, params: Params) -> None:
         seeds.run_label(context, _out(context, "seeds", "crf", args), args.shard)
 
 
-def _affinity(args: argparse.Namespace, params: Params) -> None:
+def _affinity(args: argparse.Namespace, params: Params) -> int:
     from wsss.stages import affinity
 
-    affinity.run(_context(args, params, "affinity", "affinity"))
+    context = _context(args, params, "affinity", "affinity")
+    return run_training(context, affinity.run, args.argv)
 
 
-def _irnet(args: argparse.Namespace, params: Params) -> None:
+def _irnet(args: argparse.Namespace, params: Params) -> int:
     from wsss.stages import irnet
 
-    irnet.run(_context(args, params, "irnet", "irnet"))
+    return run_training(_context(args, params, "irnet", "irnet"), irnet.run, args.argv)
 
 
 def _edges(args: argparse.Namespace, params: Params) -> None:
@@ -142,10 +145,12 @@ def _soft(args: argparse.Namespace, params: Params) -> None:
     soft.run(context, context.paths.store("pseudo", "scores"))
 
 
-def _segment(args: argparse.Namespace, params: Params) -> None:
+def _segment(args: argparse.Namespace, params: Params) -> int:
     from wsss.stages import segment
 
-    segment.run(_context(args, params, "segment", "segment"))
+    context = _context(args, params, "segment", "segment")
+    trains = context.config.segment.checkpoint is None
+    return run_training(context, segment.run, args.argv, trains)
 
 
 def _predict(args: argparse.Namespace, _unused: None) -> int:
@@ -155,9 +160,9 @@ def _predict(args: argparse.Namespace, _unused: None) -> int:
         return photos.run(args)
     from wsss.stages import predict
 
-    context = _context(args, read_params(args), "predict", "predict")
-    paths = context.paths
-    predict.run(context, paths.store("predict", "scores"), paths.store("predict", "single"))
+    context = _context(args, read_params(args), "predict", _label("predict", args))
+    scores, single = (_out(context, "predict", name, args) for name in ("scores", "single"))
+    predict.run(context, scores, single, *args.shard)
     return 0
 
 
@@ -256,7 +261,7 @@ _JOBS: dict[str, Handler] = {
     "crf": _crf,
     "evaluate": _evaluate,
 }
-_SHARDED = ("cam", "seeds", "edges", "walk", "crf")
+_SHARDED = ("cam", "seeds", "edges", "walk", "predict", "crf")
 
 
 def register(commands: Commands) -> None:

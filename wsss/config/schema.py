@@ -70,6 +70,14 @@ class Compute(Section):
     precision: Literal["auto", "fp32", "bf16"]
     threads: Count
     channels_last: bool
+    compile: bool
+
+
+class Distributed(Section):
+    """In how many processes networks train; changes results by rounding alone."""
+
+    nodes: Count
+    processes: Count
 
 
 class Shards(Section):
@@ -78,6 +86,7 @@ class Shards(Section):
     cam: Count
     seeds: Count
     walk: Count
+    predict: Count
     crf: Count
 
 
@@ -407,6 +416,7 @@ class Config(Section):
     about: About | None
     run: Run
     compute: Compute
+    distributed: Distributed
     resources: Resources
     tracking: Tracking
     data: Data

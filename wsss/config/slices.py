@@ -17,7 +17,7 @@ _ORIGIN = ("road", "classify.checkpoint", "segment.checkpoint")
 # Keys whose change makes a stage's result stale.
 STAGES: dict[str, tuple[str, ...]] = {
     "manifest": ("data",),
-    "classify": ("method", "backbone", "classify", "compute"),
+    "classify": ("method", "backbone", "classify", "compute", "distributed"),
     "cam": (
         "method",
         "backbone",
@@ -39,8 +39,8 @@ STAGES: dict[str, tuple[str, ...]] = {
         "seeds.label_confidence",
         "seeds.label_crf",
     ),
-    "affinity": ("backbone", "affinity", "compute"),
-    "irnet": ("backbone", "irnet", "compute"),
+    "affinity": ("backbone", "affinity", "compute", "distributed"),
+    "irnet": ("backbone", "irnet", "compute", "distributed"),
     "edges": (
         "backbone",
         "irnet.output_stride",
@@ -78,7 +78,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "seeds.label_confidence",
         "seeds.label_crf",
     ),
-    "segment": ("road", "backbone", "segment", "compute"),
+    "segment": ("road", "backbone", "segment", "compute", "distributed"),
     "predict": (
         "road",
         "method",

@@ -7,7 +7,6 @@ damage, sizes, mask ids, and tags that disagree with masks. One run lists all of
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wsss.data import images
-from wsss.data.content import threads
+from wsss.data.content import in_threads
 from wsss.data.manifest import Item, mask_table
 from wsss.data.scan import Problem, Scan
 from wsss.data.sources import load_source
@@ -55,9 +54,8 @@ def _decoded(scan: Scan) -> Iterable[tuple[str, str]]:
     """Findings of decoding, in id order. Decoders release the GIL, so threads suffice."""
     target, known = mask_table(scan.mask_values, scan.background_values)
     tables = _Tables(scan.root, scan.draw_mask, scan.classes, target, known)
-    with ThreadPoolExecutor(threads()) as pool:
-        for found in pool.map(lambda item: _inspect(item, tables), scan.items):
-            yield from found
+    for found in in_threads(lambda item: _inspect(item, tables), scan.items):
+        yield from found
 
 
 def _inspect(item: Item, tables: _Tables) -> _Found:

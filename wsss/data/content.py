@@ -5,13 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from wsss.data import images
 from wsss.data.manifest import Item, row_of
 from wsss.errors import UserError
+
+T = TypeVar("T")
+# Items handed to the threads together: a few for each, so that all have work until the end.
+AT_A_TIME = 256
 
 
 def _digest(root: Path, path: str | None) -> bytes:
@@ -23,6 +28,15 @@ def _digest(root: Path, path: str | None) -> bytes:
 def threads() -> int:
     """Threads for reading and decoding: what this process may use of the machine."""
     return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4)
+
+
+def in_threads(function: Callable[[Item], T], items: Sequence[Item]) -> Iterator[T]:
+    """Yield ``function`` of every item in order; only so many wait at a time, however many there
+    are. For work that releases the interpreter lock, such as reading and decoding.
+    """
+    with ThreadPoolExecutor(threads()) as pool:
+        for start in range(0, len(items), AT_A_TIME):
+            yield from pool.map(function, items[start : start + AT_A_TIME])
 
 
 def content_hash(
@@ -49,7 +63,6 @@ def content_hash(
     total = hashlib.blake2b(digest_size=16)
     head = [list(classes), list(mask_values), list(background_values)]
     total.update(json.dumps(head).encode())
-    with ThreadPoolExecutor(threads()) as pool:
-        for item, content in zip(rows, pool.map(contents, rows), strict=True):
-            total.update(json.dumps(list(row_of(item).values())).encode() + content)
+    for item, content in zip(rows, in_threads(contents, rows), strict=True):
+        total.update(json.dumps(list(row_of(item).values())).encode() + content)
     return total.hexdigest()

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from wsss.config.schema import Compute
+from wsss.distributed.place import place as place_of_process
 from wsss.engine.memory import keep_freed_memory
 from wsss.errors import UserError
 
@@ -24,6 +25,9 @@ def pick_device(config: Compute) -> torch.device:
         raise UserError(f"compute.device is {config.device!r} but torch sees no GPU: use 'auto'")
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError(f"compute.device is {config.device!r} but it is not available: use 'auto'")
+    here = place_of_process()
+    if here.size > 1 and device.type == "cuda":
+        return torch.device("cuda", here.local)
     return device
 
 
@@ -35,8 +39,19 @@ def autocast(config: Compute, device: torch.device) -> AbstractContextManager[ob
     return nullcontext()
 
 
-def place(module: nn.Module, config: Compute, device: torch.device) -> nn.Module:
-    """Move a network to its device and memory format."""
+def place(
+    module: nn.Module, config: Compute, device: torch.device, training: bool = False
+) -> nn.Module:
+    """Move a network to its device and memory format, and compile its backbone if asked to.
+
+    Compiled is the backbone alone, where the time goes: heads and losses differ from step to step.
+    Training has one size of crops, and gets a graph for it. At inference images and scales differ:
+    one graph serves all sizes (`dynamic`); padding to a few sizes would change what the network
+    sees at the borders.
+    """
+    backbone = getattr(module, "backbone", None)
+    if config.compile and backbone is not None:
+        backbone.network.compile(dynamic=None if training else True)
     if config.channels_last:
         return module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
     return module.to(device=device)

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,13 +19,17 @@ from tqdm import tqdm
 
 from wsss.config.schema import Compute, Training
 from wsss.data.training import Batch, CropDataset, EpochBatches, collate, finish_images
+from wsss.distributed import collectives
+from wsss.distributed.group import count, rank
+from wsss.distributed.parts import PartBatches, check_batches
 from wsss.engine.device import autocast, pick_device, place
 from wsss.engine.optim import build_optimizer, lr_factor, schedule_fraction, set_lr
 from wsss.engine.state import load_state, save_state
 from wsss.engine.task import Losses, Progress, Task
 from wsss.errors import UserError
-from wsss.interrupt import deferred, leave_to_parent, pending
+from wsss.interrupt import ask, deferred, leave_to_parent, pending
 from wsss.models.dropout import set_keys
+from wsss.models.sync_norm import synchronise
 from wsss.runcurve import CostCurve
 
 log = logging.getLogger(__name__)
@@ -79,14 +83,19 @@ class _Curve:
         self.pending.append((step, ids, {name: value.detach() for name, value in terms.items()}))
 
     def values(self) -> list[dict[str, float]]:
-        """Return the terms of each step since the last flush, or stop at the first bad loss."""
+        """Return the terms of each step since the last flush, or stop at the first bad loss.
+
+        All processes must ask at the same step.
+        """
         for step, ids, terms in self.pending:
-            numbers = {name: float(value) for name, value in terms.items()}
+            known = collectives.total(torch.stack([value.float() for value in terms.values()]))
+            numbers = dict(zip(terms, known.tolist(), strict=True))
             for name, number in numbers.items():
                 if not math.isfinite(number):
                     raise NonFiniteLossError(
                         f"loss term {name!r} is {number} at step {step}, images "
-                        f"{', '.join(ids)}: lower the learning rate, set clip, or look at them"
+                        f"{', '.join(collectives.host_texts(ids))}: lower the learning rate, set "
+                        "clip, or look at them"
                     )
             self.read.append(numbers)
         self.pending.clear()
@@ -108,12 +117,14 @@ def fit(
     """Train ``task`` and return the network to keep: its EMA where one is configured.
 
     Continues from ``how.state`` when an earlier run with the same key was interrupted, to the
-    same result. ``how.rows`` holds the curves afterwards.
+    same result. ``how.rows`` holds the curves afterwards. Several processes train as one, see
+    :mod:`wsss.distributed`; the first of them alone writes.
 
     Raises:
         Interrupted: a signal asked to end; the state is saved after the running step.
         NonFiniteLossError: with the step and the ids of the batch.
-        UserError: gradient accumulation with a loss that couples the batch.
+        UserError: gradient accumulation with a loss that couples the batch, or a batch that
+            cannot be shared by the processes.
     """
     config = how.training
     if task.couples_batch and config.micro_batch not in (None, config.batch):
@@ -121,8 +132,11 @@ def fit(
             f"micro_batch is {config.micro_batch} of batch {config.batch}, but this loss compares "
             "images of the whole batch: set micro_batch to null"
         )
+    if count() > 1:
+        check_batches(orders, count(), config.micro_batch)
+        synchronise(task)
     device = pick_device(how.compute)
-    place(task, how.compute, device)
+    place(task, how.compute, device, training=True)
     task.freeze_bn = config.freeze_bn
     task.set_bn_momentum(config.bn_momentum)
     optimizer = build_optimizer(task, config)
@@ -141,11 +155,23 @@ def fit(
         how.continued_at, how.rows, curve = meta["step"], meta["rows"], _Curve(meta["losses"])
         how.costs = CostCurve(meta.get("costs", ()))
         log.info("continuing at step %d", how.continued_at)
+    _check_agreement(how)
+    collectives.replicate(modules.values())
     batches = EpochBatches(orders, config.epochs, how.continued_at)
     with deferred():
         _run(task, dataset, batches, how, device, optimizer, modules, curve)
     kept = ema.module if ema is not None else task
     return kept.eval()
+
+
+def _check_agreement(how: Fit) -> None:
+    """Refuse processes that do not see the same state, as without a shared file system."""
+    steps = {row[0] for row in collectives.host_table([how.continued_at])}
+    if len(steps) > 1:
+        raise UserError(
+            f"processes would continue at different steps {sorted(steps)}: {how.state.parent} "
+            "must be one folder that all of them see"
+        )
 
 
 def _run(
@@ -162,7 +188,7 @@ def _run(
     total = batches.per_epoch * config.epochs
     loader: DataLoader[Any] = DataLoader(
         dataset,
-        batch_sampler=batches,
+        batch_sampler=batches if count() == 1 else PartBatches(batches, rank(), count()),
         num_workers=how.workers,
         collate_fn=collate,
         pin_memory=device.type == "cuda",
@@ -171,7 +197,8 @@ def _run(
     saved, began, seen = time.monotonic(), time.monotonic(), 0
     how.costs.start()
     task.train()
-    steps = tqdm(loader, total=total, initial=batches.start, desc="train", disable=None)
+    hidden = True if rank() else None  # None: where there is no terminal
+    steps = tqdm(loader, total=total, initial=batches.start, desc="train", disable=hidden)
     for step, batch in enumerate(steps, batches.start):
         progress = Progress(step, total, step // batches.per_epoch)
         set_lr(optimizer, lr_factor(schedule_fraction(step, total, config), config))
@@ -187,9 +214,11 @@ def _run(
             assert isinstance(ema, AveragedModel)
             ema.update_parameters(task)
         curve.add(step, batch["id"], terms)
-        seen += len(batch["id"])
-        how.costs.add(len(batch["id"]))
         done = step + 1
+        due = time.monotonic() - saved > how.checkpoint_seconds and done < total
+        news = _exchange(len(batch["id"]), due)
+        seen += news.images
+        how.costs.add(news.images)
         if done % LOG_EVERY == 0 or done == total:
             means = curve.flush()
             lr = optimizer.param_groups[0]["lr"]
@@ -197,16 +226,36 @@ def _run(
             how.watch(how.rows[-1], how.costs.flush(done))
             log.info("step %d/%d %s", done, total, _describe(means))
             steps.set_postfix_str(_describe(means))
-        stop = pending() is not None
-        if stop or (time.monotonic() - saved > how.checkpoint_seconds and done < total):
+        if news.stop or news.save:
             meta = {"step": done, "rows": how.rows, "losses": curve.values()}
             meta["costs"] = how.costs.rows
-            save_state(how.state / STATE, modules, optimizer, meta)
+            if rank() == 0:
+                save_state(how.state / STATE, modules, optimizer, meta)
             saved = time.monotonic()
-        if stop:
+        if news.stop:
+            collectives.barrier()  # nobody leaves before the state is written
             log.info("state saved at step %d of %d", done, total)
             break
     how.images_per_second = seen / max(time.monotonic() - began, 1e-9)
+
+
+class _News(NamedTuple):
+    """What all processes agree on after a step: images of the global batch, and what to do."""
+
+    images: int
+    save: bool
+    stop: bool
+
+
+def _exchange(images: int, due: bool) -> _News:
+    """Add up images; save where the first process's clock says so, stop where any was told to."""
+    stop = pending()
+    number = 0 if stop is None else stop.code - 128
+    table = collectives.host_table([images, due, number])
+    asked = max(row[2] for row in table)
+    if asked and stop is None:
+        ask(asked)
+    return _News(sum(row[0] for row in table), bool(table[0][1]), asked > 0)
 
 
 def _step(
@@ -218,12 +267,15 @@ def _step(
     device: torch.device,
     optimizer: torch.optim.Optimizer,
 ) -> dict[str, Tensor]:
-    """One optimiser step, accumulated over micro-batches weighted as one global mean."""
+    """One optimiser step, accumulated over micro-batches, of all processes, weighted as one global
+    mean; terms are this process's share."""
     parts = split_batch(batch, how.training.micro_batch or len(batch["id"]))
     sizes = [task.sizes(part) for part in parts]
     totals = {name: sum(size[name] for size in sizes) for name in sizes[0]}
+    totals = collectives.host_sums(totals)
     weights = [1.0 if totals else task.weight(part) for part in parts]
-    scale = 1.0 if totals else 1.0 / max(sum(weights), 1e-12)
+    whole = collectives.host_sums({"weight": sum(weights)})["weight"]
+    scale = 1.0 if totals else 1.0 / max(whole, 1e-12)
     optimizer.zero_grad(set_to_none=True)
     terms: dict[str, Tensor] = {}
     for part, weight in zip(parts, weights, strict=True):
@@ -236,6 +288,7 @@ def _step(
         (losses.total * share).backward()  # type: ignore[no-untyped-call]
         for name, value in {**losses.terms, "loss": losses.total}.items():
             terms[name] = terms.get(name, torch.zeros((), device=device)) + value.detach() * share
+    collectives.sum_gradients(task.parameters())
     if how.training.clip is not None:
         nn.utils.clip_grad_norm_(task.parameters(), how.training.clip)
     optimizer.step()

@@ -42,7 +42,8 @@ class Task(nn.Module):
 
     Attributes:
         couples_batch: the loss of one image depends on the others, so that a batch cannot be
-            split into micro-batches.
+            split into micro-batches; such a loss collects what it compares, see
+            :mod:`wsss.distributed`.
         freeze_bn: keep the backbone's batch normalisation in eval mode while training. That of
             new layers trains all the same: it has no statistics to keep.
     """

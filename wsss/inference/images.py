@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from wsss.data.manifest import Item, Manifest
+from wsss.engine.memory import give_back_freed_memory
 from wsss.inference.progress import WINDOW
 from wsss.inference.scales import aligned
 from wsss.interrupt import leave_to_parent
@@ -51,6 +52,7 @@ def windows(
         if len(held) == WINDOW:
             yield held, images
             held, images = [], []
+            give_back_freed_memory()
     if held:
         yield held, images
 

@@ -6,7 +6,7 @@ left, right or bottom border; here every pair inside the grid counts, so that an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,7 +39,12 @@ def affinity(features: Tensor, offsets: Sequence[Offset]) -> Tensor:
     return torch.exp(-distance)
 
 
-def affinity_loss(values: Tensor, pairs: PairMasks) -> Tensor:
+def pair_sizes(pairs: PairMasks) -> dict[str, float]:
+    """Return how many pairs there are of each kind, by its name."""
+    return {name: float(mask.sum()) for name, mask in pairs._asdict().items()}
+
+
+def affinity_loss(values: Tensor, pairs: PairMasks, sizes: Mapping[str, float]) -> Tensor:
     """1/4 background + 1/4 foreground + 1/2 negative (equations 6 to 9).
 
     The first two are the mean of -log a, the last of -log(1 - a), over all such pairs of the
@@ -48,22 +53,23 @@ def affinity_loss(values: Tensor, pairs: PairMasks) -> Tensor:
     Args:
         values: (B, P, h, w) affinities in [0, 1].
         pairs: the masks of :func:`wsss.refine.affinity_labels.pair_masks`.
+        sizes: :func:`pair_sizes` of the whole batch, of which this may be a part.
 
     Returns:
         Scalar.
     """
     attract = -torch.log(values + EPSILON)
     repel = -torch.log(1 + EPSILON - values)
-    background = _masked_mean(attract, pairs.background)
-    foreground = _masked_mean(attract, pairs.foreground)
-    negative = _masked_mean(repel, pairs.negative)
+    background = masked_mean(attract, pairs.background, sizes["background"])
+    foreground = masked_mean(attract, pairs.foreground, sizes["foreground"])
+    negative = masked_mean(repel, pairs.negative, sizes["negative"])
     return background / 4 + foreground / 4 + negative / 2
 
 
-def _masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+def masked_mean(values: Tensor, mask: Tensor, size: float) -> Tensor:
+    """Divide the sum of the values under a mask by ``size``, the entries of the whole batch."""
     # where and not a product: an infinity under the mask must not become a NaN.
-    total = torch.where(mask, values, 0).sum()
-    return total / (mask.sum() + EPSILON)
+    return torch.where(mask, values, 0).sum() / (size + EPSILON)
 
 
 class _PairDistance(torch.autograd.Function):

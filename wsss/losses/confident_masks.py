@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss.data.transforms import IGNORE
+from wsss.distributed.collectives import total
 from wsss.losses.normalisation import peak_norm
 
 
@@ -35,7 +36,8 @@ def confident_masks(maps: Tensor, high: float, low: float, valid: Tensor) -> Ten
 
 def balanced_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
     """Half the mean over background and half the mean over foreground, as
-    :func:`wsss.losses.segmentation.mean_of_groups`, but counted on the device.
+    :func:`wsss.losses.segmentation.mean_of_groups`, but counted on the device. Means are over
+    the cells of the global batch.
 
     Args:
         logits: (B, K, h, w).
@@ -46,5 +48,5 @@ def balanced_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
     """
     values = F.cross_entropy(logits.float(), masks, ignore_index=IGNORE, reduction="none")
     parts = [masks == 0, (masks != 0) & (masks != IGNORE)]
-    means = [torch.where(p, values, 0).sum() / p.sum().clamp(min=1) for p in parts]
+    means = [total(torch.where(p, values, 0).sum()) / total(p.sum()).clamp(min=1) for p in parts]
     return torch.stack(means).mean()

@@ -9,36 +9,40 @@ left, right or bottom border; here every pair inside the grid counts, so that an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from wsss.losses.affinity import EPSILON
+from wsss.losses.affinity import EPSILON, masked_mean
 from wsss.refine.affinity_labels import PairMasks
 from wsss.refine.pairs import Offset, overlap
 
 
-def boundary_loss(affinities: Tensor, pairs: PairMasks) -> Tensor:
+def boundary_loss(affinities: Tensor, pairs: PairMasks, sizes: Mapping[str, float]) -> Tensor:
     """(background / 2 + foreground / 2 + negative) / 2 (equation 3).
 
     Args:
         affinities: (B, P, h, w) of :func:`wsss.refine.paths.boundary_affinity`.
         pairs: masks of :func:`wsss.refine.affinity_labels.pair_masks`.
+        sizes: :func:`wsss.losses.affinity.pair_sizes` of the whole batch.
 
     Returns:
         Scalar; a term without pairs is 0.
     """
     attract = -torch.log(affinities + EPSILON)
     repel = -torch.log(1 + EPSILON - affinities)
-    background = _mean(attract, pairs.background)
-    foreground = _mean(attract, pairs.foreground)
-    negative = _mean(repel, pairs.negative)
+    background = masked_mean(attract, pairs.background, sizes["background"])
+    foreground = masked_mean(attract, pairs.foreground, sizes["foreground"])
+    negative = masked_mean(repel, pairs.negative, sizes["negative"])
     return (background / 2 + foreground / 2 + negative) / 2
 
 
 def displacement_loss(
-    displacement: Tensor, pairs: PairMasks, offsets: Sequence[Offset]
+    displacement: Tensor,
+    pairs: PairMasks,
+    offsets: Sequence[Offset],
+    sizes: Mapping[str, float],
 ) -> tuple[Tensor, Tensor]:
     """Foreground and background terms of the displacement field (equations 5 and 6).
 
@@ -49,6 +53,7 @@ def displacement_loss(
         displacement: (B, 2, h, w), rows and columns, in cells.
         pairs: masks of :func:`wsss.refine.affinity_labels.pair_masks`.
         offsets: the P offsets.
+        sizes: :func:`wsss.losses.affinity.pair_sizes` of the whole batch.
 
     Returns:
         Two scalars: mean absolute errors over pairs and both coordinates.
@@ -64,10 +69,6 @@ def displacement_loss(
         foreground = foreground + (apart * pairs.foreground[:, index, *here]).sum()
         background = background + (equal * pairs.background[:, index, *here]).sum()
     return (
-        foreground / (2 * pairs.foreground.sum() + EPSILON),
-        background / (2 * pairs.background.sum() + EPSILON),
+        foreground / (2 * sizes["foreground"] + EPSILON),
+        background / (2 * sizes["background"] + EPSILON),
     )
-
-
-def _mean(values: Tensor, mask: Tensor) -> Tensor:
-    return torch.where(mask, values, 0).sum() / (mask.sum() + EPSILON)

@@ -89,7 +89,7 @@ def class_counts(masks: Tensor, classes: int) -> Tensor:
     """
     ids = masks.flatten(1).clamp(max=classes)
     counts = torch.zeros(len(ids), classes + 1, device=ids.device)
-    counts.scatter_add_(1, ids, torch.ones_like(ids, dtype=torch.float32))
+    counts.scatter_add_(1, ids, torch.ones_like(ids, dtype=counts.dtype))
     return counts[:, :classes]
 
 

@@ -26,7 +26,11 @@ def hardest_mean(values: Tensor, counts: Tensor) -> Tensor:
 
 
 def refinement_loss(
-    plain: Tensor, refined: Tensor, labels: Tensor, share: float = 0.2, per_batch: bool = False
+    plain: Tensor,
+    refined: Tensor,
+    labels: Tensor,
+    share: float = 0.2,
+    counted: Tensor | None = None,
 ) -> Tensor:
     """Largest absolute differences between a CAM, as the target, and its refinement.
 
@@ -38,14 +42,14 @@ def refinement_loss(
         refined: (B, C, H, W).
         labels: (B, C), 0 or 1; maps of absent classes do not count.
         share: K is ``share`` x labels x H x W (official code: 0.2).
-        per_batch: count the labels of the whole batch for every image (official code) instead of
-            its own.
+        counted: labels that count for every image, those of the whole batch in the official
+            code; None for its own.
     """
     channels = torch.cat([labels.new_ones(len(labels), 1), labels], 1)[:, :, None, None]
     target = softmax_norm(plain.detach())
     differences = ((target - softmax_norm(refined)) * channels).abs().flatten(1)
     area = plain.shape[2] * plain.shape[3]
     positives = labels.sum(1)
-    if per_batch:
-        positives = positives.sum().expand(len(labels))
+    if counted is not None:
+        positives = counted.expand(len(labels))
     return hardest_mean(differences, (share * area * positives).floor())

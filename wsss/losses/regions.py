@@ -133,7 +133,7 @@ def region_matching(
         how: constants.
 
     Returns:
-        Mean over the images that have patches; 0 if none has.
+        (n,) distances of the images that have patches.
     """
     # Pooled and other patches apart: together, most cells would be padding.
     groups: dict[bool, list[Cut]] = {}
@@ -143,9 +143,9 @@ def region_matching(
             cut = _cut(index, overlap, patches, first.shape[-1], pooled, how)
             groups.setdefault(pooled, []).append(cut)
     if not groups:
-        return first.sum() * 0
+        return first.flatten()[:0]
     found = [_closest(first, second.detach(), groups[key], how) for key in sorted(groups)]
-    return torch.cat(found).mean()
+    return torch.cat(found)
 
 
 def _patches(overlap: Overlap, rng: np.random.Generator, how: Regions) -> Patches | None:

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from wsss.config.schema import Training
 from wsss.data.group_sampler import group_batches
 from wsss.data.training import Batch
+from wsss.distributed.collectives import gathered, gathered_fields, mine
 from wsss.engine.task import Losses, Progress
 from wsss.errors import UserError
 from wsss.losses.confident_masks import balanced_cross_entropy, confident_masks, present_peaks
@@ -148,12 +149,16 @@ class DscParams(MethodParams):
 
 
 class _Graph(NamedTuple):
-    """``embedded`` (B, W, h, w), ``nodes`` and ``refined`` (B, C, W), ``links`` (N, N)."""
+    """Cells of the images of this process, ``embedded`` (B, W, h, w); nodes of the global batch:
+    ``nodes`` and ``refined`` (G, C, W), ``links`` (N, N), their ``label`` (G, C) and ``keys`` (G,).
+    """
 
     embedded: Tensor
     nodes: Tensor
     links: Tensor
     refined: Tensor
+    label: Tensor
+    keys: Tensor
 
 
 class DscNet(Method):
@@ -252,15 +257,15 @@ class DscNet(Method):
         coupled = p.coupling and p.graph_weight > 0 and progress.fraction >= p.graph_span[0]
         terms = self._silent(cam)
         terms["cls"] = F.multilabel_soft_margin_loss(found.logits.float(), label)
-        built = self._build(features, cam, label) if graph or (coupled and (pixel or seg)) else None
-        weights = torch.ones_like(label)
+        wanted = graph or (coupled and (pixel or seg))
+        built = self._build(features, cam, batch) if wanted else None
+        pure = None
         if pixel or seg:
             soft = self._soft_labels(cam, built if coupled else None, batch)
         if pixel:
             terms["pgcl"], pure = self._pixels(features, soft, batch)
-            weights = pure if p.purity else weights
         if graph and built is not None:
-            terms |= self._semantics(built, label, weights, batch["key"])
+            terms |= self._semantics(built, label, pure if p.purity else None)
         if seg:
             terms["seg"] = p.seg_weight * self._segmentation(features, soft, batch)
         return Losses(torch.stack(list(terms.values())).sum(), terms)
@@ -278,15 +283,16 @@ class DscNet(Method):
         }
         return {name: cam.new_zeros(()) for name, weight in weights.items() if weight}
 
-    def _build(self, features: Tensor, cam: Tensor, label: Tensor) -> _Graph:
-        """Make the graph of a batch and refine its nodes."""
-        p = self.params
+    def _build(self, features: Tensor, cam: Tensor, batch: Batch) -> _Graph:
+        """Make the graph of the global batch and refine its nodes."""
+        p, own = self.params, batch["label"].float()
         embedded = self.embed(features).float()
+        label, keys = gathered(own), gathered(batch["key"])
         with full_precision(embedded):
-            nodes = node_features(present_peaks(cam.detach(), label), embedded)
+            nodes = gathered(node_features(present_peaks(cam.detach(), own), embedded))
             links = edges(nodes, label, p.graph_neighbours, p.edge_temperature, p.together)
             refined = self.gcn(nodes, propagation(links, label))
-        return _Graph(embedded, nodes, links, refined)
+        return _Graph(embedded, nodes, links, refined, label, keys)
 
     def _soft_labels(self, cam: Tensor, graph: _Graph | None, batch: Batch) -> Tensor:
         """Refined maps (B, C, h, w) in [0, 1] on the grid of the pseudo labels; no gradient."""
@@ -294,7 +300,8 @@ class DscNet(Method):
         maps = present_peaks(cam.detach(), label)
         if graph is not None:
             with full_precision(cam):
-                found = cosine_maps(graph.embedded.detach(), graph.refined.detach()).relu()
+                own = mine(graph.refined.detach())
+                found = cosine_maps(graph.embedded.detach(), own).relu()
             found = found - found.amin((2, 3), keepdim=True)
             maps = (maps + present_peaks(found, label)) / 2
         grid = [-(-length // p.mask_stride) for length in images.shape[2:]]
@@ -316,7 +323,8 @@ class DscNet(Method):
         return confident_masks(maps, self.params.high, self.params.low, valid)
 
     def _pixels(self, features: Tensor, soft: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-        """PGCL on the grid of the features; also how pure each class of an image is, (B, C)."""
+        """PGCL of the global batch on the grid of the features; also how pure each class of its
+        images is, (G, C)."""
         p, classes = self.params, self.num_classes + 1
         cells = F.normalize(self.pixel_head(features).float(), dim=1)
         cells = cells.flatten(2).transpose(1, 2)
@@ -329,6 +337,8 @@ class DscNet(Method):
         )
         uniform = keyed_uniform(batch["key"], _ANCHORS, cells.shape[1])
         anchors = choose_anchors(cells.detach(), sets, p.pixel_anchors, uniform)
+        cells, anchors = gathered(cells), gathered_fields(anchors)
+        sets, groups = gathered_fields(sets), gathered_fields(groups)
         queue = Queue(self.queue_vectors, self.queue_valid) if p.queue else None
         bank = bank_of(groups, sets, queue)
         loss = group_contrast(cells, sets, anchors, bank, p.pixel_temperature)
@@ -338,38 +348,37 @@ class DscNet(Method):
             self.queue_valid.copy_(moved.valid)
         return p.pixel_weight * loss, purity(groups, sets, classes)[:, 1:]
 
-    def _semantics(
-        self, graph: _Graph, label: Tensor, weights: Tensor, keys: Tensor
-    ) -> dict[str, Tensor]:
+    def _semantics(self, graph: _Graph, label: Tensor, weights: Tensor | None) -> dict[str, Tensor]:
         """SGCL between two views, and what keeps the graph semantic."""
         p = self.params
         with full_precision(label):
-            one, two = (self._view(graph, label, keys, number) for number in (0, 1))
-            contrast = graph_contrast(one, two, label, weights, p.graph_temperature)
+            one, two = (self._view(graph, number) for number in (0, 1))
+            weights = torch.ones_like(graph.label) if weights is None else weights
+            contrast = graph_contrast(one, two, graph.label, weights, p.graph_temperature)
             terms = {"sgcl": p.graph_weight * contrast}
             if p.node_weight:
-                node = node_classification(self.node_classifier(graph.refined), label)
+                node = node_classification(self.node_classifier(graph.refined), graph.label)
                 terms["node"] = p.graph_weight * p.node_weight * node
             if p.map_weight:
                 terms["cls_graph"] = p.map_weight * self._classify_by_nodes(graph, label)
         return terms
 
-    def _view(self, graph: _Graph, label: Tensor, keys: Tensor, number: int) -> Tensor:
-        """Refine the nodes of one stochastic view: (B, C, W)."""
+    def _view(self, graph: _Graph, number: int) -> Tensor:
+        """Refine the nodes of one stochastic view: (G, C, W)."""
         p, draw = self.params, _VIEWS + 2 * number
-        links = drop_edges(graph.links, keys, p.edge_drop, draw)
-        nodes = mask_features(graph.nodes, keys, p.feature_mask, draw + 1)
-        refined: Tensor = self.gcn(nodes, propagation(links, label))
+        links = drop_edges(graph.links, graph.keys, p.edge_drop, draw)
+        nodes = mask_features(graph.nodes, graph.keys, p.feature_mask, draw + 1)
+        refined: Tensor = self.gcn(nodes, propagation(links, graph.label))
         return refined
 
     def _classify_by_nodes(self, graph: _Graph, label: Tensor) -> Tensor:
         """Soft margin on averaged cosines to the class means of refined nodes; classes that are
         in no image of the batch have none."""
-        unit = F.normalize(graph.refined, dim=2) * label[..., None]
+        unit = F.normalize(graph.refined, dim=2) * graph.label[..., None]
         maps = cosine_maps(graph.embedded, unit.sum(0))
         logits = maps.mean((2, 3)) / self.params.map_temperature
         values = F.binary_cross_entropy_with_logits(logits, label, reduction="none")
-        known = (label.sum(0) > 0).expand_as(values)
+        known = (graph.label.sum(0) > 0).expand_as(values)
         return torch.where(known, values, 0).sum() / known.sum().clamp(min=1)
 
     def _segmentation(self, features: Tensor, soft: Tensor, batch: Batch) -> Tensor:

@@ -44,6 +44,7 @@ from wsss.config.schema import Training
 from wsss.data.training import Batch
 from wsss.data.transforms import erase
 from wsss.data.views import Views
+from wsss.distributed.collectives import gathered, total
 from wsss.engine.task import Losses, Progress
 from wsss.losses.image_contrast import image_contrast
 from wsss.losses.normalisation import max_norm, softmax_norm, with_background
@@ -239,10 +240,10 @@ class Muscle(Method):
     def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:
         """Return the objective of one of the two steps, see the module."""
         terms = (self._crop_terms if phase == 0 else self._view_terms)(batch, progress)
-        total = torch.stack([getattr(self.params, name) * term for name, term in terms.items()])
+        parts = torch.stack([getattr(self.params, name) * term for name, term in terms.items()])
         # As in the official code, the classifier's gradient in the second step is zero, not absent:
         # the optimiser's momentum and decay move it.
-        return Losses(total.sum() + 0 * self.classifier.weight.sum(), terms)
+        return Losses(parts.sum() + 0 * self.classifier.weight.sum(), terms)
 
     def _crop_terms(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         p, labels = self.params, batch["label"]
@@ -261,11 +262,11 @@ class Muscle(Method):
             }
             if p.er:
                 plain, refined = (_spread(m[:, self.first :], images) for m in maps[1:])
-                per_batch = p.er_count == "batch"
-                terms["er"] = refinement_loss(plain, refined, labels, p.er_share, per_batch)
+                counted = total(labels.sum()) if p.er_count == "batch" else None
+                terms["er"] = refinement_loss(plain, refined, labels, p.er_share, counted)
             if p.imc and progress.fraction >= p.imc_from:
                 pooled = maps.last.float().mean((2, 3))
-                terms["imc"] = image_contrast(pooled, labels, p.temperature)
+                terms["imc"] = image_contrast(gathered(pooled), gathered(labels), p.temperature)
         return {name: term for name, term in terms.items() if getattr(p, name)}
 
     def _view_terms(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
@@ -290,9 +291,10 @@ class Muscle(Method):
                     for maps in (first, second)
                 )
                 generators = [np.random.default_rng([key, _PATCHES]) for key in batch["host_keys"]]
-                terms["emd"] = region_matching(
-                    mine, theirs, batch["overlaps"], generators, self.regions
-                )
+                found = region_matching(mine, theirs, batch["overlaps"], generators, self.regions)
+                # Which images have patches is up to chance: the mean is over those of the batch.
+                everywhere = gathered(found)
+                terms["emd"] = everywhere.mean() if len(everywhere) else everywhere.sum()
         return terms
 
     def _compared(self, maps: Tensor, labels: Tensor) -> Tensor:

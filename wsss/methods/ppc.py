@@ -30,6 +30,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from wsss.data.training import Batch
+from wsss.distributed.collectives import gathered, gathered_fields
 from wsss.losses.prototype_mining import Mining, mined_contrast
 from wsss.losses.prototypes import (
     Cells,
@@ -135,9 +136,12 @@ class Ppc(Seam):
         return {**super()._terms(one, two, batch), **self._contrasts(one, two, batch)}
 
     def _contrasts(self, one: View, two: View, batch: Batch) -> dict[str, Tensor]:
+        """Contrasts of the global batch: prototypes and the ranks of cells are of all images."""
         p, label = self.params, batch["label"].float()
         grid = (two.features.shape[2], two.features.shape[3])
-        cells = [cells_of(v.refined, v.features, grid, label, p.background) for v in (one, two)]
+        own = [cells_of(v.refined, v.features, grid, label, p.background) for v in (one, two)]
+        cells = [gathered_fields(view) for view in own]
+        label, keys = gathered(label), gathered(batch["key"])
         count = max(1, int(grid[0] * grid[1] * p.prototype_share))
         ranked = [ranked_scores(view.scores, label, p.background_cells) for view in cells]
         centres = [
@@ -160,17 +164,17 @@ class Ppc(Seam):
         if p.cross_label_weight:
             terms["nce_cross_label"] = crossed(p.cross_label_weight, centres, labels[::-1])
         if p.intra_weight:
-            terms["nce_intra"] = p.intra_weight * self._intra(cells, centres, batch, present)
+            terms["nce_intra"] = p.intra_weight * self._intra(cells, centres, keys, present)
         return terms
 
     def _intra(
-        self, cells: list[Cells], centres: list[Tensor], batch: Batch, present: Tensor | None
+        self, cells: list[Cells], centres: list[Tensor], keys: Tensor, present: Tensor | None
     ) -> Tensor:
         """The mean of both views' contrasts with mining."""
         p, parts = self.params, []
         for number, (view, protos) in enumerate(zip(cells, centres, strict=True)):
-            keys = keys_of_pass(batch["key"], number)
-            draws = keyed_uniform(keys, _CELLS, view.labels[0].numel()).view(view.labels.shape)
+            drawn = keyed_uniform(keys_of_pass(keys, number), _CELLS, view.labels[0].numel())
+            draws = drawn.view(view.labels.shape)
             given = (view.features, protos, view.labels, draws)
             parts.append(mined_contrast(*given, p.mining, p.temperature, present))
         return torch.stack(parts).mean()

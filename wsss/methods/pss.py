@@ -40,6 +40,7 @@ from pydantic import Field, field_validator
 from torch import Tensor, nn
 
 from wsss.data.training import Batch
+from wsss.distributed.collectives import gathered, mine, total
 from wsss.engine.task import Losses, Progress
 from wsss.inference.scales import aligned
 from wsss.losses.attentive import attentive_loss
@@ -200,9 +201,10 @@ class Pss(Method):
         if p.mam_weight:
             value = self._attend(cam, support, batch) if mam and support else zero
             terms["mam"] = p.mam_weight * value
-        total = torch.stack(list(terms.values())).sum()
-        peak = (cam.detach().amax((2, 3)) * label).sum() / label.sum().clamp(min=1)
-        return Losses(total, {**terms, "peak": peak})
+        objective = torch.stack(list(terms.values())).sum()
+        peaks = total((cam.detach().amax((2, 3)) * label).sum())
+        peak = peaks / total(label.sum()).clamp(min=1)
+        return Losses(objective, {**terms, "peak": peak})
 
     def after_step(self, progress: Progress) -> None:
         """Let SupportNet follow."""
@@ -232,37 +234,39 @@ class Pss(Method):
         return _Support(cams, features)
 
     def _contrast(self, main: Output, support: _Support, batch: Batch) -> Tensor:
-        """RCM on the grid of the features; the memory moves while training."""
+        """RCM of the global batch on the grid of the features; the memory moves while training."""
         p, label, grid = self.params, batch["label"].float(), main.features.shape[2:]
-        total = torch.stack([_resize(cam, grid) for cam in support.cams]).sum(0)
+        summed = torch.stack([_resize(cam, grid) for cam in support.cams]).sum(0)
         valid = _resize(batch["valid"].float(), grid)[:, 0] >= 0.5
-        masks = region_masks(total, label, p.region_threshold, valid)
+        masks = gathered(region_masks(summed, label, p.region_threshold, valid))
         if not p.background:
             masks = torch.where(masks == 0, 255, masks)
-        found = region_prototypes(support.features, masks, self.num_classes + 1)
+        found = region_prototypes(gathered(support.features), masks, self.num_classes + 1)
         if p.memory is not None:
             found = remember(Prototypes(self.vectors, self.known), found, p.memory)
             if self.training:
                 self.vectors.copy_(found.vectors)
                 self.known.copy_(found.known)
-        return region_contrast(main.features, found, masks, p.temperature)
+        return region_contrast(gathered(main.features), found, masks, p.temperature)
 
     def _attend(self, cam: Tensor, support: _Support, batch: Batch) -> Tensor:
-        """MAM on the first images of the batch, whose order is random."""
-        p, images = self.params, batch["image"]
-        count = math.ceil(len(images) * p.mam_share)
+        """MAM on the first images of the global batch, whose order is random; processes share
+        them."""
+        p, label = self.params, gathered(batch["label"])
+        count = math.ceil(len(label) * p.mam_share)
+        images, keys = (mine(gathered(batch[name])[:count]) for name in ("image", "key"))
         grid = [-(-length // p.mam_stride) for length in images.shape[2:]]
         own = []
         for number, scale in enumerate(p.main_scales):
             if scale == 1:
-                maps = cam[:count]
+                maps = _resize(cam.relu(), grid)
             else:
-                set_keys(self, keys_of_pass(batch["key"][:count], number + 1))
-                maps = self(self._scaled(images[:count], scale)).cam.float()
-            own.append(_resize(maps.relu(), grid))
-        theirs = [_resize(one[:count], grid) for one in support.cams]
-        valid = _resize(batch["valid"][:count].float(), grid)[:, 0] >= 0.5
-        label = batch["label"][:count].float()
+                set_keys(self, keys_of_pass(keys, number + 1))
+                maps = _resize(self(self._scaled(images, scale)).cam.float().relu(), grid)
+            own.append(gathered(maps)[:count])
+        theirs = [gathered(_resize(one, grid))[:count] for one in support.cams]
+        valid = gathered(_resize(batch["valid"].float(), grid)[:, 0] >= 0.5)[:count]
+        label = label[:count].float()
         return attentive_loss(
             torch.stack(own), torch.stack(theirs), label, valid.float(), p.mam_weighted
         )

@@ -40,6 +40,7 @@ from torch import Tensor, nn
 
 from wsss.data.training import Batch
 from wsss.data.transforms import IGNORE
+from wsss.distributed.collectives import gathered
 from wsss.engine.task import Losses, Progress
 from wsss.losses.compensation import compensate, compensation_loss
 from wsss.losses.normalisation import max_norm, rival_maps, with_constant
@@ -318,7 +319,8 @@ class Rtc(Method):
     def _transform(
         self, one: View, two: View, maps: list[Tensor], label: Tensor
     ) -> dict[str, Tensor]:
-        """Three contrasts with crossed prototypes, and the compensator."""
+        """Three contrasts with crossed prototypes, and the compensator; what they compare with is
+        chosen from the global batch."""
         p, grid = self.params, (two.features.shape[2], two.features.shape[3])
         first, second = (
             cells_of(view.refined, view.features, grid, label, p.background) for view in (one, two)
@@ -326,8 +328,8 @@ class Rtc(Method):
         ranked = [ranked_scores(v.scores, label, p.background_cells) for v in (first, second)]
         count = max(1, int(grid[0] * grid[1] * p.prototype_share))
         # Weights of one view, features of the other.
-        chosen1 = select_cells(ranked[0], second.features, count)
-        chosen2 = select_cells(ranked[1], first.features, count)
+        chosen1 = _select(ranked[0], second.features, count)
+        chosen2 = _select(ranked[1], first.features, count)
         terms: dict[str, Tensor] = {}
         if p.nce_weight:
             terms |= self._contrasts(first, second, prototypes(chosen1), prototypes(chosen2), label)
@@ -350,7 +352,7 @@ class Rtc(Method):
         self, first: Cells, second: Cells, centres1: Tensor, centres2: Tensor, label: Tensor
     ) -> dict[str, Tensor]:
         p = self.params
-        present = None if p.absent_negatives else classes_present(label)
+        present = None if p.absent_negatives else classes_present(gathered(label))
 
         def nce(view: Cells, centres: Tensor, labels: Tensor) -> Tensor:
             return prototype_contrast(view.features, centres, labels, p.temperature, present)
@@ -381,6 +383,10 @@ class Rtc(Method):
         )
         masks = torch.where(batch["valid"][:, 0], masks, IGNORE)
         return self_supervised_loss(resize(self._decode(one.levels), size), masks, label)
+
+
+def _select(scores: Tensor, features: Tensor, count: int) -> Selection:
+    return select_cells(gathered(scores), gathered(features.detach()), count)
 
 
 def _foreground(chosen: Selection) -> Selection:

@@ -16,10 +16,11 @@ from wsss.errors import UserError
 from wsss.metrics.boundary import TOLERANCE, Mask, boundary_counts
 from wsss.metrics.confusion import IntArray, confusion, pairs
 from wsss.metrics.sweep import apply_threshold, histogram, thresholds, top_foreground
+from wsss.opened import open_once
 from wsss.parallel import ordered_map
 from wsss.refine.resize import resize_bilinear
 
-# Enough images to make opening a store cheap, few enough to even out the processes.
+# Enough images to make handing them to a process cheap, few enough to even out the processes.
 PART = 32
 
 
@@ -67,7 +68,9 @@ class Tally:
 
 
 def _open(job: Job) -> ArrayStore | MaskStore:
-    return MaskStore(job.store) if job.kind == "masks" else ArrayStore(job.store)
+    if job.kind == "masks":
+        return open_once(MaskStore, job.store)
+    return open_once(ArrayStore, job.store)
 
 
 def count_split(job: Job, items: Sequence[Item], processes: int) -> Tally:

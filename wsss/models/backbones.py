@@ -152,7 +152,7 @@ class Backbone(nn.Module):
         return self
 
 
-def _timm() -> Any:
+def timm_module() -> Any:
     """Import timm when a network is built: checking a configuration needs none, and it takes
     as long as torch itself."""
     import wsss.torchvision_shim  # noqa: F401  (timm imports torchvision)
@@ -183,7 +183,7 @@ def build_backbone(
     source = config.weights if pretrained else "random"
     if config.name == wide_resnet38.NAME:
         return _wide_resnet38(source, output_stride, geometry)
-    timm = _timm()
+    timm = timm_module()
     overlay: dict[str, Any] = {}
     mean = std = None
     if source.startswith(("package:", "file:")):
@@ -251,7 +251,7 @@ def _skeleton(name: str) -> nn.Module:
     """The whole classification network without memory, to check names and shapes against."""
     try:
         with torch.device("meta"):
-            network: nn.Module = _timm().create_model(name)
+            network: nn.Module = timm_module().create_model(name)
     except RuntimeError as error:
         raise UserError(f"backbone.name {name!r} is not in timm: see timm.list_models()") from error
     return network

@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from wsss.models.sync_norm import is_synchronised
+
 
 def allow_single_values(network: nn.Module) -> None:
     """Let the batch normalisation inside ``network`` meet one value a channel.
@@ -22,6 +24,8 @@ def allow_single_values(network: nn.Module) -> None:
 
 
 def _single(module: nn.Module, inputs: tuple[Any, ...]) -> bool:
+    if is_synchronised(module):  # it meets those of other processes, too
+        return False
     x: Tensor = inputs[0]
     tracked = getattr(module, "running_mean", None) is not None
     return tracked and x.numel() == x.shape[1]

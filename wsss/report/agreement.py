@@ -5,7 +5,7 @@ None of it is accuracy: a network that repeats its pseudo masks agrees with them
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +14,7 @@ import numpy as np
 
 from wsss.artifacts import ArrayStore, MaskStore
 from wsss.data.manifest import Item, Manifest
+from wsss.opened import open_once
 from wsss.parallel import ordered_map
 
 IGNORE = 255
@@ -49,11 +50,11 @@ class Facts(NamedTuple):
 def image_facts(manifest: Manifest, sources: Sources, items: list[Item]) -> list[Facts]:
     """Read what the stores hold of ``items``; images that a store lacks are without that layer."""
     masks = {
-        layer: MaskStore(path)
+        layer: open_once(MaskStore, path)
         for layer, path in zip(_LAYERS, sources[:3], strict=True)
         if path is not None
     }
-    scores = ArrayStore(sources.scores) if sources.scores else None
+    scores = open_once(ArrayStore, sources.scores) if sources.scores else None
     n = manifest.num_classes + 1
     return [_facts(item, masks, scores, n) for item in items]
 
@@ -116,7 +117,8 @@ def agreement(manifest: Manifest, items: list[Item], sources: Sources, processes
     """Compare tags, seeds, pseudo masks and predictions of ``items``."""
     parts = [items[start : start + _PART] for start in range(0, len(items), _PART)]
     jobs = ((part[0].id, part) for part in parts)
-    work = partial(image_facts, manifest, sources)
+    # Workers get their items one part at a time, not the whole list with every part.
+    work = partial(image_facts, replace(manifest, items=()), sources)
     facts = [one for _, found in ordered_map(work, jobs, processes) for one in found]
     return summarise(manifest, {item.id: item for item in items}, facts)
 

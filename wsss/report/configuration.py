@@ -28,7 +28,7 @@ def stages_run(config: Config) -> list[str]:
     else:
         stages = ["segment", *stages]
         if config.road == "two-stage" and config.segment.checkpoint is None:
-            soft = config.segment.labels == "soft" or config.segment.ignore_below > 0
+            soft = config.segment.labels != "hard" or config.segment.ignore_below > 0
             refined = _REFINED[config.refine.method]
             stages = ["classify", "cam", *refined, "pseudo", *(["soft"] if soft else []), *stages]
     if "crf" in evaluations and "seeds_label" not in stages:

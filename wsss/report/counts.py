@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import numpy as np
 import numpy.typing as npt
 
 from wsss.errors import UserError
 
-Ints = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float64]
 COLUMNS = ("id", "gt", "pred", "count")
 
 
 class Counts(NamedTuple):
-    """Pixels of each image and class, (I, n) int64: hit, in truth, predicted.
+    """Pixels of each image and class, (I, n) int32: hit, in truth, predicted.
 
     ``ids`` names the first images; those after them have no pixel of known class.
     """
@@ -37,23 +37,36 @@ class Counts(NamedTuple):
 def count(cells: Iterable[tuple[str, int, int, int]], n: int, images: int) -> Counts:
     """Add up (id, truth, prediction, pixels) cells of ``images`` images and ``n`` classes.
 
+    ``cells`` are read once and not kept: a data set of COCO's size has half a million.
     Raises ValueError: an id beyond the classes, or more images than there are.
     """
-    found = list(cells)
-    ids = tuple(sorted({cell[0] for cell in found}))
-    if len(ids) > images:
-        raise ValueError(f"{len(ids)} images where the scores are of {images}")
-    if any(not (0 <= truth < n and 0 <= pred < n) for _, truth, pred, _ in found):
-        raise ValueError(f"a class beyond 0..{n - 1}")
-    index = {identifier: i for i, identifier in enumerate(ids)}
-    hit, truth, predicted = (np.zeros((images, n), np.int64) for _ in range(3))
-    for identifier, row, column, pixels in found:
-        i = index[identifier]
+    index: dict[str, int] = {}
+    # An image has fewer than 2^31 pixels; sums over images are of 64 bits.
+    hit, truth, predicted = (np.zeros((images, n), np.int32) for _ in range(3))
+    for identifier, row, column, pixels in cells:
+        if not (0 <= row < n and 0 <= column < n):
+            raise ValueError(f"a class beyond 0..{n - 1}")
+        i = index.setdefault(identifier, len(index))
+        if i >= images:
+            raise ValueError(f"more images than the {images} of the scores")
         truth[i, row] += pixels
         predicted[i, column] += pixels
         if row == column:
             hit[i, row] += pixels
+    ids = tuple(sorted(index))
+    order = [*(index[identifier] for identifier in ids), *range(len(ids), images)]
+    if order != list(range(images)):
+        hit, truth, predicted = hit[order], truth[order], predicted[order]
     return Counts(ids, hit, truth, predicted)
+
+
+def _cells(stream: TextIO) -> Iterator[tuple[str, int, int, int]]:
+    """The rows of a table of image counts. Raises ValueError if it is another table."""
+    rows = csv.reader(stream, strict=True)
+    if tuple(next(rows, ())) != COLUMNS:
+        raise ValueError(f"the columns are not {','.join(COLUMNS)}")
+    for identifier, truth, predicted, pixels in rows:
+        yield identifier, int(truth), int(predicted), int(pixels)
 
 
 def read_counts(path: Path, n: int, images: int, miou: float | None) -> Counts:
@@ -64,10 +77,8 @@ def read_counts(path: Path, n: int, images: int, miou: float | None) -> Counts:
     again = f"delete {path} and evaluate again"
     try:
         with path.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream, strict=True))
-        cells = [(r["id"], int(r["gt"]), int(r["pred"]), int(r["count"])) for r in rows]
-        counts = count(cells, n, images)
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+            counts = count(_cells(stream), n, images)
+    except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} is no table of image counts ({error}): {again}") from error
     found = float(mean_iou(counts.hit.sum(0), counts.union.sum(0)))
     if miou is not None and not abs(found - miou) < 2e-6:

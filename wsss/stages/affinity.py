@@ -12,9 +12,9 @@ from wsss.context import Context
 from wsss.data.manifest import Item
 from wsss.data.training import Batch, CropDataset, shuffled_batches
 from wsss.engine.task import Losses, NetworkTask, Progress
-from wsss.losses.affinity import affinity, affinity_loss
+from wsss.losses.affinity import affinity, affinity_loss, pair_sizes
 from wsss.models.affinitynet import AffinityNet
-from wsss.refine.affinity_labels import affinity_labels, pair_masks
+from wsss.refine.affinity_labels import PairMasks, affinity_labels, pair_masks
 from wsss.refine.pairs import half_disc_offsets
 from wsss.stages.classify import labelled
 from wsss.stages.networks import build_affinity
@@ -24,8 +24,7 @@ from wsss.stages.training import padding, train
 class AffinityTask(NetworkTask[AffinityNet]):
     """Semantic affinity of neighbouring cells (Ahn & Kwak, CVPR 2018, section 4.2).
 
-    The loss is a mean over pairs of the whole batch, but no pair joins two images; a micro-batch
-    is weighted by its images.
+    The loss is a mean over pairs of the whole batch.
     """
 
     def __init__(self, network: AffinityNet, radius: int) -> None:
@@ -34,11 +33,19 @@ class AffinityTask(NetworkTask[AffinityNet]):
 
     def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:  # noqa: ARG002
         """Return the affinity loss on the labels that both seeds agree to."""
-        low, high = batch["masks"].unbind(1)
-        with torch.no_grad():
-            pairs = pair_masks(affinity_labels(low, high, self.network.stride), self.offsets)
-        loss = affinity_loss(affinity(self.network(batch["image"]), self.offsets), pairs)
+        sizes = batch.get("sizes") or self.sizes(batch)
+        values = affinity(self.network(batch["image"]), self.offsets)
+        loss = affinity_loss(values, self._pairs(batch), sizes)
         return Losses(loss, {"affinity": loss})
+
+    def sizes(self, batch: Batch) -> dict[str, float]:
+        """Pairs of each kind."""
+        return pair_sizes(self._pairs(batch))
+
+    @torch.no_grad()
+    def _pairs(self, batch: Batch) -> PairMasks:
+        low, high = batch["masks"].unbind(1)
+        return pair_masks(affinity_labels(low, high, self.network.stride), self.offsets)
 
 
 def run(context: Context) -> None:

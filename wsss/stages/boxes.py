@@ -21,6 +21,7 @@ from wsss.data.manifest import Item, Manifest
 from wsss.errors import UserError
 from wsss.metrics.boxes import IOUS, BoxCounts, accuracies, count_image
 from wsss.metrics.sweep import thresholds
+from wsss.opened import open_once
 from wsss.parallel import ordered_map
 from wsss.refine.resize import resize_bilinear
 from wsss.stages.scored_lists import items_with_masks, refuse_overlap
@@ -62,7 +63,7 @@ def count_split(job: Job, items: Sequence[Item], processes: int) -> BoxCounts:
 
 def _count(job: Job, items: Sequence[Item]) -> BoxCounts:
     counts = BoxCounts.empty(job.manifest.num_classes, job.bins)
-    store, edges = ArrayStore(job.store), thresholds(job.bins)
+    store, edges = open_once(ArrayStore, job.store), thresholds(job.bins)
     for item in items:
         entry, mask = store.get(item.id), job.manifest.read_mask(item)
         if mask.shape != entry.size:

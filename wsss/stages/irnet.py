@@ -15,9 +15,10 @@ from wsss.data.training import Batch, CropDataset, shuffled_batches
 from wsss.engine.device import autocast
 from wsss.engine.task import Losses, NetworkTask, Progress
 from wsss.inference.images import batches_by_size, windows
+from wsss.losses.affinity import pair_sizes
 from wsss.losses.irnet import boundary_loss, displacement_loss
 from wsss.models.irnet import IrNet
-from wsss.refine.affinity_labels import pair_masks
+from wsss.refine.affinity_labels import PairMasks, pair_masks
 from wsss.refine.pairs import half_disc_offsets
 from wsss.refine.paths import boundary_affinity
 from wsss.stages.classify import labelled
@@ -28,8 +29,7 @@ from wsss.stages.training import padding, train
 class IrNetTask(NetworkTask[IrNet]):
     """Boundaries and displacements from the labels of pairs (Ahn et al., CVPR 2019, section 4).
 
-    The losses are means over pairs of the whole batch, but no pair joins two images; a
-    micro-batch is weighted by its images.
+    The losses are means over pairs of the whole batch.
     """
 
     def __init__(self, network: IrNet, radius: int) -> None:
@@ -44,15 +44,22 @@ class IrNetTask(NetworkTask[IrNet]):
 
     def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:  # noqa: ARG002
         """Equation 3 on the edge map, equations 5 and 6 on the displacement field."""
-        found = self.network(batch["image"])
-        labels = _cells(batch["masks"][:, 0], self.network.stride)
-        pairs = pair_masks(labels, self.offsets)
+        sizes = batch.get("sizes") or self.sizes(batch)
+        found, pairs = self.network(batch["image"]), self._pairs(batch)
         edges = boundary_affinity(found.edge[:, 0].float().sigmoid(), self.offsets)
-        boundary = boundary_loss(edges, pairs)
-        foreground, background = displacement_loss(found.displacement.float(), pairs, self.offsets)
+        boundary = boundary_loss(edges, pairs, sizes)
+        field = found.displacement.float()
+        foreground, background = displacement_loss(field, pairs, self.offsets, sizes)
         total = boundary + (foreground + background) / 2
         terms = {"boundary": boundary, "dp_fg": foreground, "dp_bg": background}
         return Losses(total, terms)
+
+    def sizes(self, batch: Batch) -> dict[str, float]:
+        """Pairs of each kind."""
+        return pair_sizes(self._pairs(batch))
+
+    def _pairs(self, batch: Batch) -> PairMasks:
+        return pair_masks(_cells(batch["masks"][:, 0], self.network.stride), self.offsets)
 
 
 def _cells(masks: Tensor, stride: int) -> Tensor:

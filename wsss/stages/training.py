@@ -12,6 +12,7 @@ from wsss.atomic import together
 from wsss.config.schema import Training
 from wsss.context import Context
 from wsss.data.training import CropDataset
+from wsss.distributed.group import count, rank
 from wsss.engine.loop import Fit, fit
 from wsss.engine.task import Task
 from wsss.jobstate import held, state_folder
@@ -50,6 +51,9 @@ def train(
         state,
         config.resources.checkpoint_seconds,
     )
+    if rank() > 0:  # the first process writes for all
+        fit(task, dataset, orders, how)
+        return
     weights = context.paths.weights(stage)
     with (
         held(state),
@@ -64,6 +68,8 @@ def train(
             save_trained(weights, kept, context)
         how.costs.save(weights.with_name("curve.run.csv"))
         facts["images_per_second"] = round(how.images_per_second, 2)
+        if count() > 1:
+            facts["processes"] = count()
         if how.continued_at:
             facts["continued_at"] = how.continued_at
 
