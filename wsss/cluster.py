@@ -27,7 +27,8 @@ def mend_slurm_plugin(requeue: bool) -> None:
     Args:
         requeue: SLURM itself puts pre-empted jobs back into the queue.
     """
-    if plugin := sys.modules.get(PLUGIN):
+    plugin: Any = sys.modules.get(PLUGIN)
+    if plugin is not None:
         executor = plugin.Executor
         executor.check_active_jobs = patient(executor.check_active_jobs, controller_answers)
         if not requeue:

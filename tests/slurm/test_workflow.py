@@ -13,11 +13,12 @@ from tests.slurm.conftest import Cluster
 from tests.slurm.one_node import OneNode, run
 
 CHANGES: dict[str, Any] = {"run": {"variants": ["baseline"]}}
-SHARDS = {"resources": {"shards": dict.fromkeys(("cam", "seeds", "walk", "crf"), 2)}}
+STAGES = ("cam", "seeds", "walk", "predict", "crf")
+SHARDS = {"resources": {"shards": dict.fromkeys(STAGES, 2)}}
 # Of the variant, those that ask for a GPU.
 ON_GPUS = {"classify", "affinity", "segment", "cam", "walk", "predict"}
-ARRAYS = {"cam", "seeds_alpha", "seeds_label", "walk", "crf"}
-LOCAL = {"merge_cam", "merge_seeds", "merge_walk", "merge_crf", "compare"}
+ARRAYS = {"cam", "seeds_alpha", "seeds_label", "walk", "predict", "crf"}
+LOCAL = {"merge_cam", "merge_seeds", "merge_walk", "merge_predict", "merge_crf", "compare"}
 
 
 def test_shards_as_arrays_make_the_same_bytes(
