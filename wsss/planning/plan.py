@@ -32,6 +32,7 @@ class Planned:
 
     Attributes:
         name: its first output.
+        shards: how many jobs share its stage.
         work: what it does; nothing of jobs that only read and copy, which are not counted.
         seconds: None where any of its work was not measured.
         process_mb: of its largest process; ``memory_mb`` of all of them.
@@ -44,6 +45,7 @@ class Planned:
     stage: str
     variant: str
     seed: str
+    shards: int
     cores: int
     gpus: int
     work: tuple[Work, ...]
@@ -123,6 +125,7 @@ def _planned(
         stage=stage,
         variant=variant,
         seed=job.wildcards.get("seed", ""),
+        shards=_shard(job)[1],
         cores=cores,
         gpus=_processes(stage, config) if stage in ON_GPU and _on_gpu(config, bench) else 0,
         work=work,
@@ -141,17 +144,23 @@ def _evaluated(job: Job) -> str:
     return job.wildcards.get("what", job.rule.removeprefix("evaluate_"))
 
 
+def _shard(job: Job) -> tuple[int, int]:
+    """Which shard a job works on, and of how many."""
+    match = _SHARD.search(job.outputs[0])
+    return (int(match[1]), int(match[2])) if match else (0, 1)
+
+
 def _share(job: Job, stage: str, facts: DataFacts) -> float:
     """A shard's part of the images of its stage, as the stage itself cuts them."""
-    match = _SHARD.search(job.outputs[0])
-    if match is None:
+    shard, shards = _shard(job)
+    if shards == 1:
         return 1.0
     from wsss.inference.progress import WINDOW
     from wsss.inference.scales import shard_bounds
 
     group = facts.groups[_GROUPS.get(stage, "seeded")]
     window = WINDOW if stage in ON_GPU else 1
-    start, stop = shard_bounds(group.images, int(match[1]), int(match[2]), window)
+    start, stop = shard_bounds(group.images, shard, shards, window)
     return (stop - start) / max(1, group.images)
 
 

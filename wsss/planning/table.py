@@ -55,16 +55,10 @@ def _said(jobs: Sequence[Planned]) -> str:
     texts = list(dict.fromkeys("; ".join(w.text for w in job.work) for job in jobs if job.work))
     if not texts:
         return ""
-    shards = {round(1 / _share(job)) for job in jobs}
-    part = f" / {max(shards)} shards" if max(shards) > 1 else ""
+    shards = max(job.shards for job in jobs)
+    part = f" / {shards} shards" if shards > 1 else ""
     more = f" (and {len(texts) - 1} other)" if len(texts) > 1 else ""
     return f"{texts[0]}{part}{more}"
-
-
-def _share(job: Planned) -> float:
-    _, mark, rest = job.name.rpartition("of")
-    number = rest.removesuffix(".zip")
-    return 1 / int(number) if mark and "/shards/" in job.name and number.isdecimal() else 1.0
 
 
 def _sum_sizes(jobs: Sequence[Planned]) -> float | None:
