@@ -33,6 +33,15 @@ def test_batches_that_cannot_be_shared_are_refused() -> None:
         check_batches(lambda _: [[1, 2, 3]], 2, 1)
 
 
+def test_a_loss_that_shares_a_part_of_the_batch_is_asked_at_the_start() -> None:
+    def half(batch: int) -> int:
+        return batch // 2
+
+    check_batches(lambda _: [[1, 2, 3, 4]], 2, None, half)
+    with pytest.raises(UserError, match="4 images, of which the loss compares 2, cannot be shared"):
+        check_batches(lambda _: [[1, 2, 3, 4]], 3, None, half)
+
+
 def test_a_process_is_alone_unless_torchrun_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
