@@ -231,6 +231,7 @@ def boundary_contrast(
     keys: Tensor,
     how: BoundaryContrast = DEFAULT,
     aligned: bool = False,
+    most: int | None = None,
 ) -> Tensor:
     """Sum of :func:`group_contrast` over images and their classes.
 
@@ -242,14 +243,18 @@ def boundary_contrast(
         keys: (B,) int64; the draw of points is a function of them.
         how: constants.
         aligned: see :func:`sample_features`.
+        most: no image has more classes, as the host knows: so many are searched in each, present
+            ones first. None: all.
 
     Returns:
         A scalar; the official code divides it by B.
     """
     height, width = size = (logits.shape[2], logits.shape[3])
-    count, classes = labels.shape
+    count, classes = len(labels), min(labels.shape[1], most or labels.shape[1])
+    present, chosen = labels.topk(classes, dim=1)
     with torch.no_grad():
         sharp = (how.sharpness * logits).softmax(1)[:, 1:]
+        sharp = sharp.gather(1, chosen[:, :, None, None].expand(-1, -1, height, width))
         sides = find_sides(sharp, how)
         drawn = [
             draw_points(
@@ -269,7 +274,7 @@ def boundary_contrast(
         same = codes[1] @ codes[0].mT
         # All valid points count, not the drawn ones: there may be more than are drawn.
         enough = (sides.valid.sum((-2, -1)) >= how.least).all(0).flatten()
-        active = enough & (labels.flatten() > 0)
+        active = enough & (present.flatten() > 0)
     values = group_contrast(outer, inner, same, drawn[1].valid, drawn[0].valid)
     return torch.where(active, values, 0).sum()
 

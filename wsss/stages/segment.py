@@ -43,6 +43,7 @@ class SegmentationTask(NetworkTask[Segmenter]):
         soft: the labels are probabilities at a coarser grid, not masks.
         msc: scales of an image pyramid beside 1, see :func:`pyramid_logits`; each scale and their
             maximum have the loss.
+        most: tags that an image has at most; None: unknown. The contrast searches so many classes.
         boundary: contrast of features across object boundaries, at scale 1, beside the
             cross-entropy. It compares by scores or probabilities where the batch has them, by masks
             otherwise.
@@ -55,9 +56,11 @@ class SegmentationTask(NetworkTask[Segmenter]):
         soft: bool = False,
         msc: Sequence[float] | None = None,
         boundary: Boundary | None = None,
+        most: int | None = None,
     ) -> None:
         super().__init__(network)
         self.balanced, self.soft, self.msc, self.boundary = balanced, soft, msc, boundary
+        self.most = most
 
     def logits(self, images: Tensor) -> Tensor:
         """Map (B, 3, H, W) RGB in [0, 1] to the logits (B, K, h, w) of a prediction."""
@@ -121,6 +124,7 @@ class SegmentationTask(NetworkTask[Segmenter]):
                 batch["key"],
                 how,
                 dense.aligned,
+                self.most,
             )
 
 
@@ -182,7 +186,8 @@ def run(context: Context) -> None:
     items, read_masks, soft, inputs = _supervision(context)
     network = build_segmenter(context.config, manifest.num_classes + 1, True, context.seed)
     balanced, by_scores = training.loss == "balanced", read_masks is None
-    task = SegmentationTask(network, balanced, by_scores, training.msc, training.boundary)
+    most = max(len(item.labels) for item in items)
+    task = SegmentationTask(network, balanced, by_scores, training.msc, training.boundary, most)
     fill = padding(network.backbone)
     dataset = CropDataset(manifest, items, training, context.seed, fill, read_masks, soft)
     orders = shuffled_batches(len(items), training.batch, context.seed)
