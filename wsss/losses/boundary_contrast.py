@@ -17,8 +17,6 @@ from torch import Tensor
 
 from wsss.models.dropout import keyed_uniform
 
-# The 5 x 5 kernel's left half, by rows; the right half is its mirrored negative (official code).
-_ROWS = ((2.0, 1.0), (3.0, 2.0), (4.0, 3.0), (3.0, 2.0), (2.0, 1.0))
 # Random layers of the two draws, apart from those of dropout.
 _INSIDE, _OUTSIDE = 2001, 2002
 
@@ -73,9 +71,14 @@ class Points(NamedTuple):
 
 
 def sobel_kernels(like: Tensor) -> Tensor:
-    """Return (2, 1, 5, 5): responses are left minus right and top minus bottom."""
-    left = like.new_tensor(_ROWS)
-    across = torch.cat([left, torch.zeros_like(left[:, :1]), -left.flip(1)], dim=1)
+    """Return (2, 1, 5, 5): responses are left minus right and top minus bottom.
+
+    Rows of the first one are (2, 1, 0, -1, -2), (3, 2, 0, -2, -3), (4, 3, 0, -3, -4) and mirrored
+    (official code): 2 + column - row, as distances from the middle. Computed, because the host
+    would wait for numbers of its own to reach the device.
+    """
+    line = torch.arange(-2, 3, device=like.device, dtype=like.dtype)
+    across = -line.sign() * (2 + line.abs() - line.abs()[:, None])
     return torch.stack([across, across.T])[:, None]
 
 
