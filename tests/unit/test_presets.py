@@ -159,6 +159,13 @@ def test_published_numbers() -> None:
     assert rtc.method.params == {"view_size": 128, "dilation": 12}
     assert (rtc.crf.confidence, rtc.crf.bilateral_sxy, rtc.crf.bilateral_srgb) == (0.7, 50, 5)
     assert sorted(rtc.predict.scales) == [0.5, 1, 1.5, 2]
+    two = params_of(RECIPES[NAMES.index("rtc-voc")]).resolve("rtc-two-stage")
+    assert (two.road, two.backbone.name, two.about) == ("two-stage", "wide_resnet38", None)
+    assert (two.cam.maps, two.cam.threshold) == ("decoder", 0.17)
+    # The same network and rates as SEAM's, from the same codebase.
+    seam = recipe("seam-voc")
+    assert (two.segment, two.crf) == (seam.segment, seam.crf)
+    assert sorted(two.predict.scales) == sorted(seam.predict.scales)
 
 
 def test_the_numbers_of_seam_and_ppc() -> None:

@@ -29,7 +29,7 @@ def multi_scale_cam(
         images: (B, 3, H, W) in [0, 1], one size.
         scales, flip, grid, multiple: see :func:`wsss.inference.scales.multi_scale`.
         normalise: maps the sum (B, C, *grid) to [0, 1], as
-            :meth:`wsss.methods.base.Method.normalise_seeds` does.
+            :meth:`wsss.methods.base.Method.normaliser` says.
 
     Returns:
         (B, C, *grid) in [0, 1].

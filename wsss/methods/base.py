@@ -126,6 +126,10 @@ class Method(Task):
         """
         return divided_by_peak(total)
 
+    def normaliser(self, kind: str | None, passes: int) -> Callable[[Tensor], Tensor]:  # noqa: ARG002
+        """Return what brings the sum of ``passes`` maps of a kind of seeds to [0, 1]."""
+        return self.normalise_seeds
+
     def segment(self, images: Tensor) -> Tensor:
         """Return (B, C + 1, h, w) segmentation logits, for the single-stage road only."""
         raise NotImplementedError(f"{self.info.title} predicts no masks by itself")

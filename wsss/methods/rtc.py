@@ -289,12 +289,18 @@ class Rtc(Method):
         return refined - refined.amin((2, 3), keepdim=True)
 
     def seeds(self, kind: str | None) -> Callable[[Tensor], Tensor]:
-        """``refined``, ``cam`` (plain) or ``decoder`` (its probabilities, which tags gate)."""
+        """``refined``, ``cam`` (plain) or ``decoder`` (the scores of its prediction)."""
         if kind == "cam":
             return lambda images: self(images).cam.relu()
         if kind == "decoder":
-            return lambda images: self.segment(images).softmax(1)[:, 1:]
+            return lambda images: self.scores(images)[:, 1:]
         return super().seeds(kind)
+
+    def normaliser(self, kind: str | None, passes: int) -> Callable[[Tensor], Tensor]:
+        """The decoder's scores are averaged, as in its prediction: they compare with a constant."""
+        if kind == "decoder":
+            return lambda total: total / passes
+        return super().normaliser(kind, passes)
 
     # Training
 

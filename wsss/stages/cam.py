@@ -22,6 +22,8 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
     config, manifest = context.config, context.manifest
     method = build_method(config, manifest.num_classes, False)
     maps = method.seeds(config.cam.maps)
+    passes = len(config.cam.scales) * (1 + config.cam.flip)
+    normalise = method.normaliser(config.cam.maps, passes)
     weights = context.paths.weights("classify")
     load_trained(method, weights)
     device = pick_device(config.compute)
@@ -41,7 +43,7 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
                         config.cam.flip,
                         grid_of(size, config.cam.stride),
                         config.classify.output_stride,
-                        method.normalise_seeds,
+                        normalise,
                     )
                 for index, cam in zip(indices, cams.cpu(), strict=True):
                     present = manifest.present(held[index])
