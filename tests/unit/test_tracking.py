@@ -27,15 +27,17 @@ from wsss.context import make_context
 from wsss.errors import UserError
 from wsss.pictures.story import Told
 from wsss.stages import manifest
+from wsss.stages.outputs import FILES
 from wsss.tracking import layout, pictures, store
 from wsss.tracking.dump import dump
-from wsss.tracking.layout import FILES, roles_of
+from wsss.tracking.layout import roles_of
 from wsss.tracking.publish import publish, records
 from wsss.tracking.records import PARAM_LENGTH, Metric, Record, Times, flatten, metric_name
 from wsss.tracking.results import Results, all_results
 from wsss.tracking.store import Store, open_store
 
 IRNET = {"share": {"from": "baseline", "through": "seeds"}, "refine": {"method": "irnet"}}
+CAM = ("cam", "baseline", 7.0)
 ROWS = [{"step": step, "epoch": 0, "lr": 0.1 / step, "ce": 1 / step} for step in (10, 20, 25)]
 
 
@@ -84,6 +86,7 @@ def params(raw: dict[str, Any]) -> Params:
         _store(found, variant, "predict", "masks")
     _train(found, "baseline", "classify")
     _store(found, "baseline", "cam", "maps")
+    _record(make_context(found, "cam", "baseline", 0).paths.store("cam", "maps"), *CAM)
     _evaluate(found, "baseline", "cam", 0.25, threshold=0.4, threshold_source="tune")
     return found
 
@@ -215,6 +218,28 @@ def test_only_what_a_variant_ran_itself_is_its_run(params: Params) -> None:
     assert "final_iou/c" not in scores
     # Its own jobs: segment, crf has no record, one evaluation.
     assert scores["seconds"] == 13.5
+
+
+def test_what_is_left_from_another_configuration_is_no_run(params: Params) -> None:
+    before = by_key(params)
+    _train(params, "baseline", "irnet")
+    _store(params, "supervised", "walk", "scores")
+    _evaluate(params, "supervised", "walk", 0.7)
+    run = make_context(params, "crf", "baseline", 0).paths.run
+    for shard in (0, 1):
+        _record(run / f"cam/shards/maps.{shard}of2.zip", "cam", "baseline", 5.0)
+    assert {key: r.content for key, r in by_key(params).items()} == {
+        key: r.content for key, r in before.items()
+    }
+
+
+def test_a_stage_that_only_another_variant_needs_is_a_run(params: Params) -> None:
+    _store(params, "baseline", "seeds", "confident")
+    found = by_key(params)
+    key = "scenes/baseline/seed0/seeds_confident"
+    assert key in found
+    assert found["scenes/irnet/seed0"].links["seeds_confident"] == key
+    assert "seeds_confident" not in found["scenes/baseline/seed0"].links
 
 
 def test_curves_keep_their_steps_and_leave_empty_cells_out(params: Params) -> None:
