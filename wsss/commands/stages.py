@@ -205,7 +205,7 @@ def _compare(args: argparse.Namespace, params: Params) -> None:
             twin=params.twin,
             owners=params.owners,
         )
-        compare.timings(context.paths.results, run.dataset, run.variants, run.seeds)
+        compare.timings(context.paths.results, run.dataset, run.variants, run.seeds, params)
     sys.stdout.write(table)
 
 

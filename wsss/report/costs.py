@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from wsss import jobrecords
 from wsss.artifacts import load_json
+from wsss.config import Params
 from wsss.config.slices import STAGES
+from wsss.paths import Paths
 
 
 class Cost(NamedTuple):
@@ -26,14 +28,15 @@ class Cost(NamedTuple):
     peak_rss_mb: int
 
 
-def records(root: Path, variants: Sequence[str], seeds: Sequence[int]) -> list[Mapping[str, Any]]:
-    """Read the records of all jobs of these variants and seeds under a data set's folder."""
-    found = []
-    for path in sorted(root.rglob("*.run.json")):
-        facts = load_json(path)
-        variant = facts.get("variant") or ""
-        if not variant or (variant in variants and facts.get("seed") in seeds):
-            found.append(facts)
+def records(
+    where: Paths, variants: Sequence[str], seeds: Sequence[int], params: Params
+) -> list[Mapping[str, Any]]:
+    """Read the records of all jobs that made the results of these variants and seeds."""
+    found = [load_json(path) for path in sorted(where.data.glob("*.run.json"))]
+    for variant in variants:
+        for seed in seeds:
+            paths = Paths(where.results, where.dataset, variant, seed)
+            found += [job.facts for job in jobrecords.records(paths, params)]
     return found
 
 

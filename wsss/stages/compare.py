@@ -15,6 +15,7 @@ from typing import Any
 
 from wsss.artifacts import save_csv
 from wsss.atomic import atomic_path
+from wsss.config import Params
 from wsss.errors import UserError
 from wsss.paths import Paths
 from wsss.report.comparison import comparison, operating_points
@@ -63,13 +64,16 @@ def compare(
     return "\n".join([found.title, "", *aligned(found.table), "", *found.notes]) + "\n"
 
 
-def timings(results: Path, dataset: str, variants: Sequence[str], seeds: Sequence[int]) -> str:
+def timings(
+    results: Path, dataset: str, variants: Sequence[str], seeds: Sequence[int], params: Params
+) -> str:
     """Write ``timings.csv`` and ``timings.md`` from the ``*.run.json``; return the table as text.
 
-    One row a variant and stage, see :class:`wsss.report.costs.Cost`.
+    One row a variant and stage, see :class:`wsss.report.costs.Cost`; ``params`` says which stages
+    are part of a result.
     """
-    root = Paths(Path(results), dataset).root
-    rows = costs(records(root, variants, seeds), variants)
+    where = Paths(Path(results), dataset)
+    root, rows = where.root, costs(records(where, variants, seeds, params), variants)
     save_csv(root / "timings.csv", [row._asdict() for row in rows], Cost._fields)
     head = ["variant", "stage", "runs", "jobs", "seconds per run", "peak memory (MB)"]
     body = [[str(value) or "(shared)" for value in row] for row in rows]

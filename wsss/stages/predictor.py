@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import nn
+
+from wsss.artifacts import load_weights
 from wsss.config import Config
 from wsss.inference.prediction import Predictor
+from wsss.models.segmenters import Segmenter
 from wsss.stages.networks import build_method, build_segmenter, load_trained
 from wsss.stages.segment import SegmentationTask
 
@@ -23,5 +27,18 @@ def load_predictor(config: Config, classes: int, weights: Path) -> Predictor:
         load_trained(method, weights)
         return Predictor(method, method.scores, config.classify.output_stride, logits=False)
     task = SegmentationTask(build_segmenter(config, classes + 1, False), msc=config.segment.msc)
-    load_trained(task, weights)
+    load_trained(_Doubled(task.network) if _is_doubled(weights) else task, weights)
     return Predictor(task, task.logits, config.segment.output_stride)
+
+
+class _Doubled(nn.Module):
+    """A network under the names that weights had while its backbone was registered twice."""
+
+    def __init__(self, network: Segmenter) -> None:
+        super().__init__()
+        self.network, self.backbone = network, network.backbone
+
+
+def _is_doubled(weights: Path) -> bool:
+    state, _ = load_weights(weights)
+    return any(name.startswith("backbone.") for name in state)

@@ -13,7 +13,8 @@ from wsss.artifacts import load_json
 from wsss.config import Config
 from wsss.config.slices import SHARED
 from wsss.paths import Paths
-from wsss.stages.evaluations import EVALUATIONS, wanted
+from wsss.stages.evaluations import wanted
+from wsss.stages.ownership import passed_evaluations
 from wsss.tracking.layout import TRAINED
 from wsss.tracking.records import File, Metric, Network, Record, Times, digest, flatten, metric_name
 from wsss.tracking.results import Results, file_hash
@@ -85,9 +86,9 @@ def _complete(results: Results) -> bool:
 
 def _metrics(results: Results, stages: list[str]) -> Iterator[Metric]:
     final = None
-    for what in EVALUATIONS:
+    for what in passed_evaluations(results.config):
         report = results.report(what)
-        if report is None or (what not in wanted(results.config) and what != "boxes"):
+        if report is None:
             continue
         if what in _WHOLE:
             yield from scores(report, f"{what}_")
