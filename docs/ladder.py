@@ -27,8 +27,19 @@ OVERLAYS = ("workflow/presets/voc-animals.yaml", "workflow/presets/ladder.yaml")
 ROOT = DOCS.parent
 # Of a rung's metrics: what the table shows.
 SCORES = ("cam", "pseudo", "single", "final")
-# Rungs that go all the way to the segmentation network.
-FULL = ("rtc-full", "muscle-full", "muscle-beacon", "baseline-full")
+# Rungs that go all the way to a network's masks.
+FULL = (
+    "rtc-full",
+    "muscle-full",
+    "muscle-beacon",
+    "baseline-full",
+    "dscnet-full",
+    "dscnet-separate",
+    "mcc-toco",
+    "mcc-full",
+)
+# Rungs that end with their pseudo masks.
+MASKS = ("pss-affinity",)
 
 
 def rungs() -> list[str]:
@@ -47,11 +58,19 @@ def folder_of(params: Params, rung: str, seed: int, key: str) -> str:
     return f"{run.results}/{run.dataset}/{owner}/seed{seed}"
 
 
+def evaluations(params: Params, rung: str) -> list[str]:
+    """Return what a rung is scored by: its CAM seed, all up to its pseudo masks, or all."""
+    if rung not in FULL + MASKS:
+        return ["cam"]
+    names = wanted(params.resolve(rung))
+    return names if rung in FULL else names[: names.index("pseudo") + 1]
+
+
 def targets(params: Params, rung: str, seed: int) -> list[str]:
-    """Return what Snakemake has to make for a rung: its CAM seed, or all of a full method."""
-    names = wanted(params.resolve(rung)) if rung in FULL else ["cam"]
+    """Return the scores that Snakemake has to make for a rung."""
     return [
-        f"{folder_of(params, rung, seed, f'metrics/{name}')}/metrics/{name}.json" for name in names
+        f"{folder_of(params, rung, seed, f'metrics/{name}')}/metrics/{name}.json"
+        for name in evaluations(params, rung)
     ]
 
 
@@ -80,10 +99,10 @@ def keep(params: Params, rung: str, seed: int) -> None:
     folder = ROOT / folder_of(params, rung, seed, "classify") / "classify"
     record = load_json(folder / "weights.run.json")
     scores: dict[str, Any] = {}
-    for name in SCORES:
+    for name in evaluations(params, rung):
         key = f"metrics/{name}"
         path = ROOT / folder_of(params, rung, seed, key) / f"{key}.json"
-        if path.exists() and (name == "cam" or rung in FULL):
+        if name in SCORES and path.exists():
             scores[name] = load_json(path)
     data = load_json(ROOT / run.results / run.dataset / "data" / "dataset.json")
     facts = {

@@ -250,7 +250,7 @@ def classify_input(wildcards):
 
 
 def segment_input(wildcards):
-    """Pseudo masks, their probabilities or both, or published weights that stand in for the
+    """Pseudo masks, their scores or both, or published weights that stand in for the
     training; the upper bound reads ground truth, which is part of the data set."""
     variant = variant_of(wildcards)
     imported = imported_file(wildcards, "segment")

@@ -99,6 +99,14 @@ def crop_scores(maps: np.ndarray, crop: Crop, cells: int) -> np.ndarray:
     return _sample(tall, across + crop.left, crop.width, axis=2)
 
 
+def shares(scores: np.ndarray) -> np.ndarray:
+    """Divide (K, h, w) non-negative scores by their sum over K; where that is 0 they stay 0."""
+    scores = scores.astype(np.float32)
+    total = scores.sum(0, keepdims=True)
+    parts: np.ndarray = np.divide(scores, total, out=np.zeros_like(scores), where=total > 0)
+    return parts
+
+
 def _sample(maps: np.ndarray, positions: np.ndarray, length: int, axis: int) -> np.ndarray:
     """Interpolate (K, h, w) along an axis that spans ``length`` pixels; 0 outside of these."""
     cells = maps.shape[axis]

@@ -30,8 +30,9 @@ class BoundaryContrast:
     Attributes:
         step: pixels from the boundary to the points on either side.
         points: drawn a side, image and class.
-        least: fewer points on a side than this, and the class is left out. The official code
-            needs one more than ``points``, so that small objects never count.
+        least: fewer valid points on a side than this, before ``points`` of them are drawn, and
+            the class is left out. The official code needs 129, one more than it draws, so that
+            small objects never count.
         share: of the largest gradient that a boundary pixel has at least.
         sharpness: factor on the logits before the softmax.
         literal: the official code's arithmetic, which steps along the boundary: where the
@@ -266,7 +267,8 @@ def boundary_contrast(
     with torch.no_grad():
         codes = [_labels_at(points, targets, count, size) for points in drawn]
         same = codes[1] @ codes[0].mT
-        enough = torch.stack([p.valid.sum(1) >= how.least for p in drawn]).all(0)
+        # All valid points count, not the drawn ones: there may be more than are drawn.
+        enough = (sides.valid.sum((-2, -1)) >= how.least).all(0).flatten()
         active = enough & (labels.flatten() > 0)
     values = group_contrast(outer, inner, same, drawn[1].valid, drawn[0].valid)
     return torch.where(active, values, 0).sum()

@@ -196,8 +196,9 @@ class Muscle(Method):
         last = taps[-1]
         plain = F.conv2d(last, self.classifier.weight.detach()).float().relu()
         size = last.shape[2:]
+        # ReLU comes after resizing (official code): what is negative takes part in the average.
         guides = [
-            F.interpolate(taps[index].detach().relu(), size, mode="bilinear", align_corners=True)
+            F.interpolate(taps[index].detach(), size, mode="bilinear", align_corners=True).relu()
             for index in (_SHALLOW, _MIDDLE, _DEEP)
         ]
         projected = self.project(torch.cat(guides, dim=1)).float()

@@ -16,7 +16,7 @@ from wsss.config.schema import Boundary
 from wsss.context import Context
 from wsss.data.manifest import Item
 from wsss.data.training import Batch, CropDataset, ReadMasks, SoftLabels, shuffled_batches
-from wsss.data.transforms import IGNORE
+from wsss.data.transforms import IGNORE, shares
 from wsss.engine.task import Losses, NetworkTask, Progress
 from wsss.errors import UserError
 from wsss.losses.boundary_contrast import BoundaryContrast, boundary_contrast
@@ -44,7 +44,7 @@ class SegmentationTask(NetworkTask[Segmenter]):
         msc: scales of an image pyramid beside 1, see :func:`pyramid_logits`; each scale and their
             maximum have the loss.
         boundary: contrast of features across object boundaries, at scale 1, beside the
-            cross-entropy. It compares by probabilities where the batch has them, by masks
+            cross-entropy. It compares by scores or probabilities where the batch has them, by masks
             otherwise.
     """
 
@@ -149,7 +149,8 @@ def _supervision(context: Context) -> Supervision:
     labels, soft = config.segment.labels, None
     if labels != "hard":
         classes, stride = manifest.num_classes + 1, config.segment.label_stride
-        soft = SoftLabels(ArrayStore(probable), classes, stride)
+        # What is trained on must be probabilities; what is compared are scores (MuSCLe).
+        soft = SoftLabels(ArrayStore(probable), classes, stride, raw=labels == "both")
     if labels == "soft":
         return Supervision(items, None, soft, [probable])
     masks, least = MaskStore(hard), config.segment.ignore_below
@@ -164,10 +165,10 @@ def _supervision(context: Context) -> Supervision:
     return Supervision(items, read_sure, soft, [hard, probable])
 
 
-def without_unsure(mask: np.ndarray, probabilities: np.ndarray, least: float) -> np.ndarray:
-    """Return an (H, W) mask with 255 where the best of (K, h, w) probabilities, at the mask's
-    size, is below ``least``."""
-    best = resize_bilinear(probabilities.max(0)[None], (mask.shape[0], mask.shape[1]))[0]
+def without_unsure(mask: np.ndarray, scores: np.ndarray, least: float) -> np.ndarray:
+    """Return an (H, W) mask with 255 where the best of (K, h, w) scores, as probabilities and at
+    the mask's size, is below ``least``."""
+    best = resize_bilinear(shares(scores).max(0)[None], (mask.shape[0], mask.shape[1]))[0]
     return np.where(best < least, IGNORE, mask).astype(np.uint8)
 
 
