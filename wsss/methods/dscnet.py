@@ -36,7 +36,15 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from wsss.config.schema import Training
+from wsss.config.schema import (
+    BelowOne,
+    Count,
+    Fraction,
+    Natural,
+    NonNegative,
+    Positive,
+    Training,
+)
 from wsss.data.group_sampler import group_batches
 from wsss.data.training import Batch
 from wsss.distributed.collectives import gathered, gathered_fields, mine
@@ -71,11 +79,7 @@ from wsss.models.largefov import LargeFov
 from wsss.refine.local import DILATIONS, neighbour_weights, refine_locally
 from wsss.refine.pamr import pamr_weights
 
-Count = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
 Span = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
-Weight = Annotated[float, Field(ge=0)]
 # Numbers of keyed draws, far from those of dropout layers.
 _ANCHORS, _VIEWS = 1000, 1001
 
@@ -96,13 +100,13 @@ class DscParams(MethodParams):
     high: Fraction = 0.55  # AFA; surely a class above
     low: Fraction = 0.25  # AFA: 0.25 to 0.35; surely background below
     refine: Literal["pamr", "par", "none"] = "pamr"
-    refine_iterations: Annotated[int, Field(ge=0)] = 10  # PAMR, PAR
+    refine_iterations: Natural = 10  # PAMR, PAR
     refine_dilations: list[Count] = Field(min_length=1, default=list(DILATIONS))  # PAMR, PAR
     refine_scale: Positive = 0.1  # PAMR; PAR: 0.3
     mask_stride: Count = 2  # px of the crop per cell of the pseudo labels
 
     # Pixel-wise group contrast
-    pixel_weight: Weight = 0.1  # PPC
+    pixel_weight: NonNegative = 0.1  # PPC
     pixel_span: Span = Field(default=[0.1, 1.0])
     pixel_width: Count = 128  # PPC
     pixel_hidden: Count = 256
@@ -112,26 +116,26 @@ class DscParams(MethodParams):
     pixel_least: Count = 8  # cells a group; smaller regions are one group
     pixel_anchors: Count = 64  # per class and image
     classes_per_image: Count = 8  # background included; an image's smaller regions are left out
-    queue: Annotated[int, Field(ge=0)] = 0  # centroids a class kept of earlier batches
+    queue: Natural = 0  # centroids a class kept of earlier batches
 
     # Semantic-wise graph contrast
-    graph_weight: Weight = 0.1
+    graph_weight: NonNegative = 0.1
     graph_span: Span = Field(default=[0.1, 1.0])
     graph_width: Count = 256
     graph_layers: Count = 2
     graph_neighbours: Count = 8
     graph_temperature: Positive = 0.1
     edge_temperature: Positive = 0.1
-    together: Weight = 1.0  # weight of the edges between classes of one image
-    edge_drop: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    feature_mask: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    together: NonNegative = 1.0  # weight of the edges between classes of one image
+    edge_drop: BelowOne = 0.2
+    feature_mask: BelowOne = 0.1
     purity: bool = True  # pixel groups weigh the nodes
-    node_weight: Weight = 1.0  # classification of nodes, beside the contrast
-    map_weight: Weight = 1.0  # classification of images by refined class vectors
+    node_weight: NonNegative = 1.0  # classification of nodes, beside the contrast
+    map_weight: NonNegative = 1.0  # classification of images by refined class vectors
     map_temperature: Positive = 0.1
 
     # Segmentation
-    seg_weight: Weight = 1.0
+    seg_weight: NonNegative = 1.0
     seg_start: Fraction = 0.2
     segmentation: Literal["joint", "separate"] = "joint"  # separate: the backbone learns none of it
     seg_width: Count = 256

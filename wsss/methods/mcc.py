@@ -51,6 +51,7 @@ from wsss.config.schema import (
     Natural,
     NonNegative,
     Positive,
+    PositiveFraction,
     Scales,
     Training,
 )
@@ -136,7 +137,7 @@ class MccParams(MethodParams):
     energy_unit: Positive = 1.0e-7
     energy_rgb: Positive = 15
     energy_xy: Positive = 100
-    energy_scale: Annotated[float, Field(gt=0, le=1)] = 0.5
+    energy_scale: PositiveFraction = 0.5
     energy_cells: Count = 4096  # ours; 50176 is exact for a crop of 448
     par_iterations: Natural = 10
     par_dilations: list[Count] = Field(min_length=1, default=list(DILATIONS))
