@@ -112,6 +112,16 @@ def test_it_says_what_it_is(name: str) -> None:
     assert "Deviations" in text
 
 
+def test_papers_it_covers_differ_from_its_own(name: str) -> None:
+    method = load_method(name)
+    assert method.info.paper_of({}) == method.info.paper
+    for other, known in method.info.configurations.items():
+        assert other not in method_names()
+        method.Params.model_validate(known.params)
+        assert method.info.paper_of({**known.params, "temperature": 1.0}) == known.paper
+        assert known.paper != method.info.paper
+
+
 def test_unknown_parameters_are_refused(name: str) -> None:
     cls = load_method(name)
     known = config_of(name).method.params

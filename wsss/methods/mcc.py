@@ -72,7 +72,7 @@ from wsss.losses.dense_energy import dense_energy
 from wsss.losses.online_masks import two_level_masks
 from wsss.losses.segmentation import balanced_by_image
 from wsss.losses.token_affinity import cell_labels, token_affinity_loss
-from wsss.methods.base import Method, MethodInfo, MethodParams, Output
+from wsss.methods.base import Configuration, Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
 from wsss.models.dropout import KeyedDropout, keyed_uniform
 from wsss.models.fov import FovDecoder
@@ -177,8 +177,7 @@ class Mcc(Method):
     info = MethodInfo(
         title="MCC",
         paper="Wu et al., Masked Collaborative Contrast for Weakly Supervised Semantic "
-        "Segmentation, WACV 2024; with locals: crops, Ru et al., Token Contrast for "
-        "Weakly-Supervised Semantic Segmentation, CVPR 2023",
+        "Segmentation, WACV 2024",
         status="faithful",
         roads=("single-stage", "two-stage"),
         expected={
@@ -203,6 +202,14 @@ class Mcc(Method):
             "ctc": "the same with small crops (ToCo: locals: crops)",
             "seg": "cross-entropy of the decoder against masks made while training",
             "reg": "dense energy of the prediction",
+        },
+        configurations={
+            "toco": Configuration(
+                title="ToCo",
+                paper="Ru et al., Token Contrast for Weakly-Supervised Semantic Segmentation, "
+                "CVPR 2023",
+                params={"locals": "crops", "region_main_start": 1.0},
+            )
         },
     )
     Params = MccParams
