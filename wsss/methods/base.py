@@ -114,8 +114,9 @@ class Method(Task):
     def views(self, training: Training, fraction: float) -> ViewRequest | None:  # noqa: ARG002
         """Say which extra views of its images an epoch needs, if any.
 
-        They are cut from the original image, mirrored with the training crop, by the sample's own
-        generator; the crop itself is the same with and without them. The batch then has
+        They are cut from the original image by the sample's own generator, mirrored with the
+        training crop where places matter; the crop itself is the same with and without them. The
+        batch then has
 
         - ``views`` (B, n, 3, S, S) in [0, 1], colours jittered apart;
         - ``host_keys``, the samples' keys as a list of int, for draws that the host must know;

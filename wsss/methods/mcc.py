@@ -277,7 +277,8 @@ class Mcc(Method):
         p = self.params
         if not p.contrast_weight or fraction <= p.contrast_start:
             return None
-        return ResizedView(training.crop, (p.second_area[0], p.second_area[1]))
+        area = (p.second_area[0], p.second_area[1])
+        return ResizedView(training.crop, area, training.flip)
 
     def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:  # noqa: ARG002
         """The sum of all terms; each is logged with its weight."""
