@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tests.contract.test_methods import CLASSES, LATE, START, batch_of, config_of
@@ -116,6 +117,16 @@ def test_maps_while_training_leave_the_statistics_alone() -> None:
     assert not maps.main.requires_grad
     assert maps.main.amin((2, 3)).abs().max() == 0
     assert maps.main.max() <= 1
+
+
+def test_maps_are_made_of_plainly_resized_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, images = make(cam_scales=[0.5], cam_flip=False), torch.rand(1, 3, 64, 64)
+    seen: list[Tensor] = []
+    encode = method._encode
+    monkeypatch.setattr(method, "_encode", lambda x: (seen.append(x), encode(x))[1])
+    method._activate(images, torch.ones(1, CLASSES))
+    plain = F.interpolate(images, (32, 32), mode="bilinear", align_corners=False)
+    assert torch.equal(seen[0], plain)
 
 
 def test_absent_classes_have_no_map() -> None:

@@ -28,8 +28,9 @@ Deviations:
 - A network without transformer weights carries transformer blocks on a CNN: see
   ``wsss.models.tokens``. Through the CNN's receptive field pixels of masked tokens reach visible
   ones; hidden are tokens.
-- Padding has the mean colour, not black; sizes at inference are multiples of the output stride;
-  losses are computed in float32 under mixed precision.
+- Padding has the mean colour, not black; sizes at inference are multiples of the output stride,
+  and images made smaller there are filtered against aliasing, as in the whole system (while
+  training they are not); losses are computed in float32 under mixed precision.
 - ToCo's official code pools pairs and pixels of the two images of a process; here, as in MCC's,
   each image has its own mean.
 """
@@ -355,7 +356,8 @@ class Mcc(Method):
         p, size = self.params, (images.shape[2], images.shape[3])
         stride = self.backbone.reductions[-1]
         with self._still():
-            passes = list(multi_scale(both, images, p.cam_scales, p.cam_flip, size, stride))
+            found = multi_scale(both, images, p.cam_scales, p.cam_flip, size, stride, False)
+            passes = list(found)
             if p.cam_flip:
                 passes = [
                     torch.maximum(a, b) for a, b in zip(passes[::2], passes[1::2], strict=True)

@@ -25,7 +25,8 @@ ours, each a parameter:
 - MAM: cosine dissimilarity, weights that sum to 1, L1 distance of maps that are not divided by
   their maximum, on half the batch.
 - RCM starts before MAM; before both, CAMs of an untrained classifier would teach noise.
-- All resizing has unaligned corners.
+- All resizing while training is bilinear, has unaligned corners and no filter against aliasing;
+  at inference images are scaled as in the whole system, with that filter.
 """
 
 from __future__ import annotations
@@ -218,9 +219,7 @@ class Pss(Method):
             return images
         multiple = self.backbone.reductions[-1]
         size = [aligned(length, scale, multiple) for length in images.shape[2:]]
-        return F.interpolate(
-            images, size, mode="bilinear", align_corners=False, antialias=scale < 1
-        )
+        return _resize(images, size)
 
     def _look(self, images: Tensor) -> _Support:
         cams, features = [], images
