@@ -14,6 +14,7 @@ from wsss.config.schema import Backbone as BackboneConfig
 from wsss.data.training import Batch
 from wsss.engine.optim import build_optimizer
 from wsss.engine.task import Progress
+from wsss.methods import mcc
 from wsss.methods.mcc import Mcc, MccParams, _Look
 from wsss.models.backbones import build_backbone
 from wsss.models.dropout import set_keys
@@ -143,6 +144,23 @@ def test_batch_of_one_and_an_image_without_labels(kind: str) -> None:
     terms = losses(make(locals=kind).train(), batch)
     # No class, no evidence: all is background, every local view negative.
     assert all(value.isfinite() for value in terms.values())
+
+
+def test_masks_are_refined_by_whole_grey_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, batch = make(), batch_of(2, "mcc")
+    look, seen = method._look(batch), []
+    look = look._replace(image=look.image * 1.2 - 0.1)  # also out of range
+    weights = mcc.neighbour_weights
+    monkeypatch.setattr(
+        mcc, "neighbour_weights", lambda x, *rest: (seen.append(x), weights(x, *rest))[1]
+    )
+    method._masks(torch.rand(2, CLASSES, 64, 64), look, batch["label"])
+    levels = (look.image * 255).clamp(0, 255).to(torch.uint8).float() / 255
+    halved = F.interpolate(levels, (32, 32), mode="bilinear", align_corners=False)
+    assert torch.allclose(seen[0], halved, atol=1e-6)
+    # What comes from a file is kept as it is.
+    whole = torch.arange(256).float() / 255
+    assert torch.equal((whole * 255).floor() / 255, whole)
 
 
 def test_nothing_visible() -> None:

@@ -454,7 +454,9 @@ class Mcc(Method):
         """Masks (B, H, W) int64: two background levels, each refined by PAR at half the size."""
         p, (height, width) = self.params, look.image.shape[2:]
         half = (height // 2, width // 2)
-        colours = F.interpolate(look.image.float(), half, mode="bilinear", align_corners=False)
+        # The official code refines by an image of whole grey levels, cut off, not rounded.
+        levels = (look.image.float() * 255).floor().clamp(0, 255) / 255
+        colours = F.interpolate(levels, half, mode="bilinear", align_corners=False)
         weights = neighbour_weights(colours, "par", p.par_dilations)
         masks = two_level_masks(
             *(maps, label, p.high, p.low),
