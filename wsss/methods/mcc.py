@@ -286,11 +286,17 @@ class Mcc(Method):
         p, label, now = self.params, batch["label"].float(), progress.fraction
         look = self._look(batch)
         contrast = p.contrast_weight > 0 and now >= p.contrast_start
-        maps = self._activate(look.image, label)
+        affinity = p.affinity_weight > 0 and now >= p.affinity_start
+        segmentation = p.seg_weight > 0 or p.energy_weight > 0
+        maps = None
+        if contrast or affinity or (segmentation and now > p.seg_start):
+            maps = self._activate(look.image, label)
         views = [look.image]
         if contrast:
             assert look.second is not None  # asked for by `views`
-            views += [look.second, look.source]
+            views.append(look.second)
+            # Of crops and of hidden pixels the images differ: they are embedded there.
+            views += [look.source] if p.locals == "masks" else []
         # One pass embeds all views: it normalises them with the same statistics, too.
         patches = self.encoder.embed(self.backbone, torch.cat(views))
         count = len(label)
@@ -301,14 +307,14 @@ class Mcc(Method):
             "cls": F.multilabel_soft_margin_loss(logits[0], label),
             "cls_aux": F.multilabel_soft_margin_loss(logits[1], label),
         }
-        if p.affinity_weight and now >= p.affinity_start:
+        if affinity and maps:
             terms["aff"] = p.affinity_weight * self._affinity(final, maps.aux, look.valid)
-        if contrast:
+        if contrast and maps:
             regions = maps.main if now > p.region_main_start else maps.aux
-            locals_ = self._locals(look, patches.take(2 * count, 3 * count), regions, batch["key"])
+            locals_ = self._locals(look, patches, regions, batch["key"])
             name = "ctc" if p.locals == "crops" else "mcc"
             terms[name] = p.contrast_weight * self._contrast(globals_.cls, locals_)
-        if p.seg_weight or p.energy_weight:
+        if segmentation:
             terms |= self._segmentation(final, look, maps, label, now)
         return Losses(torch.stack(list(terms.values())).sum(), terms)
 
@@ -390,12 +396,15 @@ class Mcc(Method):
         )
 
     def _locals(self, look: _Look, patches: Patches, regions: Tensor, keys: Tensor) -> _Locals:
+        """Local views; ``patches`` are those of all views, the source last if it is one."""
         if self.params.locals == "crops":
             return self._crops(look, regions, keys)
-        return self._masked(look, patches, regions, keys)
+        count = len(keys)
+        return self._masked(look, patches.take(-count, len(patches.tokens)), regions, keys)
 
     def _masked(self, look: _Look, patches: Patches, regions: Tensor, keys: Tensor) -> _Locals:
-        """Passes with hidden keys, or with hidden pixels, all as one batch."""
+        """Passes with hidden keys, or with hidden pixels, all as one batch; of ``patches``, those
+        of the source, the latter read the grid alone."""
         p, grid = self.params, patches.grid
         shape = (p.local_count, -(-grid[0] // p.mask_block), -(-grid[1] // p.mask_block))
         uniform = keyed_uniform(keys, _LOCALS, shape[0] * shape[1] * shape[2])
@@ -429,12 +438,12 @@ class Mcc(Method):
         return _Locals(self._encode(crops).cls, positive)
 
     def _segmentation(
-        self, final: Tensor, look: _Look, maps: _Maps, label: Tensor, now: float
+        self, final: Tensor, look: _Look, maps: _Maps | None, label: Tensor, now: float
     ) -> dict[str, Tensor]:
         """Cross-entropy against masks of the same step, and the energy of the prediction."""
         p, size = self.params, (look.image.shape[2], look.image.shape[3])
         decoded = self.decoder(final).float()
-        if now <= p.seg_start:
+        if maps is None or now <= p.seg_start:
             # In the graph at weight 0: the optimiser counts these steps and decays, as in the
             # official code.
             return {"seg": 0.0 * decoded.mean()}
