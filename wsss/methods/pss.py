@@ -12,7 +12,8 @@ Supervised Semantic Segmentation", arXiv 2112.05351, abstract.
 
 Deviations: this is a reconstruction. No code is published, and the abstract is all that this
 implementation has of the paper, so that beyond the three points above everything is a choice of
-ours, each a parameter:
+ours. Numbers and simple alternatives are parameters; forms of equations (cosine dissimilarity, L1
+distance, means of unit vectors) are not. The choices:
 
 - SupportNet is an exponential moving average, with the momentum 0.996 that networks of the same
   authors use. It starts as a copy and follows faster in the first steps (``support_ramp``).
