@@ -117,6 +117,17 @@ def test_the_network_sees_aligned_sizes_and_half_precision_is_widened(images: Te
     assert seen == [(4, 3, 24, 32), (4, 3, 48, 64)]
 
 
+def test_scaling_may_be_plain(images: Tensor) -> None:
+    def itself(batch: Tensor) -> Tensor:
+        return batch
+
+    size = (aligned(images.shape[2], 0.5, STRIDE), aligned(images.shape[3], 0.5, STRIDE))
+    for smooth in (True, False):
+        (got,) = multi_scale(itself, images, [0.5], False, size, STRIDE, antialias=smooth)
+        wanted = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=smooth)
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-6)
+
+
 def test_a_constant_network_stays_constant(images: Tensor) -> None:
     for maps in multi_scale(constant, images, SCALES, True, GRID, STRIDE):
         torch.testing.assert_close(maps, torch.full((2, 3, *GRID), 0.25))

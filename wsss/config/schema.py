@@ -39,6 +39,8 @@ Float = Annotated[float, BeforeValidator(_number)]
 Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 NonNegative = Annotated[float, BeforeValidator(_number), Field(ge=0)]
 Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
+PositiveFraction = Annotated[float, BeforeValidator(_number), Field(gt=0, le=1)]
+BelowOne = Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -234,7 +236,7 @@ class Classify(Training):
     """Training of the classification network."""
 
     checkpoint: Checkpoint | None
-    dropout: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
+    dropout: BelowOne
 
 
 class Cam(Section):
@@ -271,7 +273,7 @@ class PredictionCrf(Crf):
     with this probability; null: the scores themselves, right with probability ``certainty``."""
 
     confidence: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)] | None
-    certainty: Annotated[float, BeforeValidator(_number), Field(gt=0, le=1)]
+    certainty: PositiveFraction
 
 
 class Seeds(Section):
@@ -369,7 +371,7 @@ class Segment(Training):
     boundary: Boundary | None
     labels: Literal["hard", "soft", "both"]
     label_stride: Count
-    ignore_below: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
+    ignore_below: BelowOne
     msc: Scales | None
     norm: bool
     width: Count
@@ -378,7 +380,7 @@ class Segment(Training):
     rates: Rates
     separable: bool
     bifpn: BiFpn
-    dropout: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
+    dropout: BelowOne
 
 
 class Predict(Section):

@@ -31,6 +31,7 @@ def multi_scale(
     flip: bool,
     grid: tuple[int, int],
     multiple: int,
+    antialias: bool = True,
 ) -> Iterator[Tensor]:
     """Yield the maps of each pass, resized to ``grid`` and flipped back.
 
@@ -41,6 +42,7 @@ def multi_scale(
         flip: also run the mirrored images; the pass follows its unflipped twin.
         grid: (h, w) of the result.
         multiple: output stride that scaled sizes are rounded to.
+        antialias: of images made smaller.
 
     Yields:
         (B, K, h, w) float32, one a pass.
@@ -48,9 +50,8 @@ def multi_scale(
     height, width = images.shape[2:]
     for scale in scales:
         size = (aligned(height, scale, multiple), aligned(width, scale, multiple))
-        scaled = F.interpolate(
-            images, size, mode="bilinear", align_corners=False, antialias=scale < 1
-        )
+        smooth = antialias and scale < 1
+        scaled = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=smooth)
         batch = torch.cat([scaled, scaled.flip(3)]) if flip else scaled
         maps = network(batch).float()
         passes = maps.chunk(2) if flip else (maps,)

@@ -29,6 +29,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from wsss.config.schema import (
+    BelowOne,
+    Count,
+    Fraction,
+    NonNegative,
+    Positive,
+    PositiveFraction,
+)
 from wsss.data.training import Batch
 from wsss.distributed.collectives import gathered, gathered_fields
 from wsss.losses.prototype_mining import Mining, mined_contrast
@@ -43,7 +51,7 @@ from wsss.losses.prototypes import (
 )
 from wsss.losses.siamese import View
 from wsss.methods.base import MethodInfo, MethodParams
-from wsss.methods.seam import Seam, SeamParams, Share, Weight, Width
+from wsss.methods.seam import Seam, SeamParams
 from wsss.models.backbones import Backbone
 from wsss.models.dropout import keyed_uniform, keys_of_pass
 
@@ -58,19 +66,19 @@ class PpcParams(SeamParams):
     """
 
     view_size: Annotated[int, Field(ge=16)] = 128  # px of the second view; 2/7 of the crop of 448
-    projection: Width = 128  # channels of the contrasted features
-    temperature: Annotated[float, Field(gt=0)] = 0.1  # of all contrasts
-    background: Share = 0.2  # score of the background in the contrast
-    prototype_share: Share = 0.125  # cells a class, of those of one view's map
-    cross_prototype_weight: Weight = 0.1  # contrast with the other view's prototypes
-    cross_label_weight: Weight = 0.1  # contrast by the other view's labels
-    intra_weight: Weight = 0.1  # contrast within a view
-    negative_first: Annotated[int, Field(ge=1)] = 4  # ranks of the semi-hard prototypes, of 21
-    negative_last: Annotated[int, Field(ge=1)] = 13  # the last of them
+    projection: Count = 128  # channels of the contrasted features
+    temperature: Positive = 0.1  # of all contrasts
+    background: PositiveFraction = 0.2  # score of the background in the contrast
+    prototype_share: PositiveFraction = 0.125  # cells a class, of those of one view's map
+    cross_prototype_weight: NonNegative = 0.1  # contrast with the other view's prototypes
+    cross_label_weight: NonNegative = 0.1  # contrast by the other view's labels
+    intra_weight: NonNegative = 0.1  # contrast within a view
+    negative_first: Count = 4  # ranks of the semi-hard prototypes, of 21
+    negative_last: Count = 13  # the last of them
     own_ranked: bool = True  # a cell's own prototype has a rank, too
-    hard_from: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of a class's cells, too hard ones
-    hard_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # the next hardest
-    random_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # random ones beside these
+    hard_from: BelowOne = 0.1  # of a class's cells, too hard ones
+    hard_share: Fraction = 0.5  # the next hardest
+    random_share: Fraction = 0.5  # random ones beside these
     background_cells: Literal["constant", "lowest"] = "constant"  # lowest: see the deviations
     absent_negatives: bool = True  # false: see the deviations
 

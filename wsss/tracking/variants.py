@@ -163,7 +163,7 @@ def _origin(config: Config) -> tuple[str, str]:
     from wsss.methods import load_method
 
     info = load_method(config.method.name).info
-    papers = [info.paper]
+    papers = [info.paper_of(config.method.params)]
     if config.road == "two-stage":
         papers.append(REFINEMENTS[config.refine.method])
     return "; ".join(filter(None, papers)), info.status
