@@ -13,6 +13,7 @@ from wsss.artifacts import ArrayStore, MaskStore, load_json
 from wsss.data.manifest import Manifest
 from wsss.errors import UserError
 from wsss.metrics.sweep import apply_threshold, top_foreground
+from wsss.opened import open_once
 from wsss.refine.resize import resize_bilinear
 
 Kind = Literal["masks", "cams", "scores"]
@@ -77,7 +78,10 @@ class Opened:
 
     @property
     def _store(self) -> ArrayStore | MaskStore:
-        return MaskStore(self.path) if self.kind == "masks" else ArrayStore(self.path)
+        # Per image: the table of contents of a large store is read once.
+        if self.kind == "masks":
+            return open_once(MaskStore, self.path)
+        return open_once(ArrayStore, self.path)
 
     def _check(self, highest: int) -> None:
         if highest > self.manifest.num_classes:
