@@ -287,7 +287,8 @@ def _step(
         share = weight * scale
         (losses.total * share).backward()  # type: ignore[no-untyped-call]
         for name, value in {**losses.terms, "loss": losses.total}.items():
-            terms[name] = terms.get(name, torch.zeros((), device=device)) + value.detach() * share
+            part_of = value.detach() * share
+            terms[name] = terms[name] + part_of if name in terms else part_of
     collectives.sum_gradients(task.parameters())
     if how.training.clip is not None:
         nn.utils.clip_grad_norm_(task.parameters(), how.training.clip)
