@@ -95,15 +95,21 @@ def test_an_unknown_module_is_an_error() -> None:
 # Edits
 
 
+def forget() -> None:
+    """Let the next look see the files as they are now."""
+    for remembered in (provenance._imports, provenance.data_files, provenance.code_hash):
+        remembered.cache_clear()
+
+
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of the package that the closures are taken from."""
     copy = tmp_path / "wsss"
     shutil.copytree(provenance._SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     monkeypatch.setattr(provenance, "_SOURCE", copy)
-    provenance._imports.cache_clear()
+    forget()
     yield copy
-    provenance._imports.cache_clear()
+    forget()
 
 
 @pytest.mark.parametrize(
@@ -138,6 +144,7 @@ def test_an_edit_changes_the_stages_that_contain_it(
     before = hashes()
     path = source / file
     path.write_text(path.read_text() + "\n# edited\n")
+    forget()
     after = hashes()
     assert {stage for stage in STAGES if before[stage] != after[stage]} == stages
 
@@ -145,8 +152,10 @@ def test_an_edit_changes_the_stages_that_contain_it(
 def test_the_hash_does_not_depend_on_where_the_package_lies(source: Path) -> None:
     here = hashes()
     (source / "unrelated.py").write_text("import wsss.cli\n")
+    forget()
     assert hashes() == here
     provenance._SOURCE = ROOT / "wsss"
+    forget()
     assert hashes() == here
 
 
@@ -167,7 +176,7 @@ def test_every_form_of_import_is_followed(source: Path, statement: str) -> None:
     (source / "deeper.py").write_text("")
     path = source / "refine" / "walk.py"
     path.write_text(f"{path.read_text()}\n\n{statement}\n")
-    provenance._imports.cache_clear()
+    forget()
     assert {"wsss.added", "wsss.deeper"} <= set(stage_modules("walk", "baseline"))
     assert "wsss.added" not in stage_modules("crf", "baseline")
 
