@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from wsss.cli_help import EVALUATION_NAMES, STAGE_HELP, stage_epilog
 from wsss.commands import predict as photos
 from wsss.commands.logs import log_to
-from wsss.commands.options import add_job_options, add_shard
+from wsss.commands.options import add_job_options, add_shard, chosen_run
 from wsss.commands.training import run_training
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def _context(args: argparse.Namespace, params: Params, stage: str, label: str) -
     """Resolve one job of one variant and seed, and open its log."""
     from wsss.context import make_context
 
-    run = params.base.run
-    variant = args.variant or run.variants[0]
-    seed = run.seeds[0] if args.seed is None else args.seed
+    variant, seed = chosen_run(args, params)
     context = make_context(params, stage, variant, seed)
     log_to(args.log or context.paths.log(label), args.verbose)
     log.info("stage %s, variant %s, seed %d, code %s", stage, variant, seed, context.code)
