@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss.data.transforms import IGNORE
-from wsss.losses.precision import full_precision
+from wsss.precision import full_precision
 
 EPSILON = 1e-5
 

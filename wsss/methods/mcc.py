@@ -73,11 +73,12 @@ from wsss.losses.segmentation import balanced_by_image
 from wsss.losses.token_affinity import cell_labels, token_affinity_loss
 from wsss.methods.base import Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
-from wsss.models.dropout import KeyedDropout, keyed_uniform
+from wsss.models.dropout import KeyedDropout
 from wsss.models.fov import FovDecoder
 from wsss.models.projector import Projector
 from wsss.models.teacher import follow, teacher_of
 from wsss.models.tokens import Patches, Tokens, token_encoder
+from wsss.randomness import keyed_uniform
 from wsss.refine.local import DILATIONS, neighbour_weights, refine_locally
 
 # Streams of random numbers; far from those of dropout layers, which count from 0.

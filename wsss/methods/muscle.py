@@ -49,14 +49,15 @@ from wsss.engine.task import Losses, Progress
 from wsss.losses.image_contrast import image_contrast
 from wsss.losses.normalisation import max_norm, softmax_norm, with_background
 from wsss.losses.pixel_consistency import pixel_consistency
-from wsss.losses.precision import full_precision
 from wsss.losses.ranking import focal, pairwise_ranking
 from wsss.losses.refinement import refinement_loss
 from wsss.losses.regions import Regions, region_matching
 from wsss.losses.transport import Masses, Transport
 from wsss.methods.base import Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
-from wsss.models.dropout import KeyedDropout, keyed_uniform, set_drop_path
+from wsss.models.dropout import KeyedDropout, set_drop_path
+from wsss.precision import full_precision
+from wsss.randomness import keyed_uniform
 from wsss.refine.pcm import pcm
 
 Weight = Annotated[float, Field(ge=0)]

@@ -53,8 +53,9 @@ from wsss.losses.region_contrast import (
 )
 from wsss.methods.base import Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
-from wsss.models.dropout import KeyedDropout, keys_of_pass, set_keys
+from wsss.models.dropout import KeyedDropout, set_keys
 from wsss.models.teacher import follow, ramped, teacher_of
+from wsss.randomness import keys_of_pass
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Scales = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
