@@ -31,8 +31,8 @@ from wsss.artifacts import ArrayStoreWriter, MaskStore, MaskStoreWriter, merge_s
 from wsss.config import Params, load_params
 from wsss.context import make_context
 from wsss.data.manifest import Manifest
-from wsss.inference.progress import WINDOW
 from wsss.runrecord import machine, peak_memory_mb
+from wsss.shards import WINDOW
 
 SIZES = (10_000, 20_000, 41_000, 82_000)
 CLASSES, PICTURES = 80, 64

@@ -37,11 +37,11 @@ from wsss.engine.loop import Fit, _step
 from wsss.engine.optim import build_optimizer
 from wsss.engine.task import Progress
 from wsss.errors import UserError
+from wsss.grids import grid_of
 from wsss.inference.cam import multi_scale_cam
-from wsss.inference.scales import grid_of
 from wsss.methods import method_names
 from wsss.methods.base import Method
-from wsss.stages.networks import build_method
+from wsss.networks.method import build_method
 
 FORMS: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32", "channels_last": False, "compile": False},

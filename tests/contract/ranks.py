@@ -32,9 +32,9 @@ from wsss.models.affinitynet import AffinityNet
 from wsss.models.irnet import IrNet
 from wsss.models.largefov import LargeFov
 from wsss.models.sync_norm import synchronise
-from wsss.stages.affinity import AffinityTask
-from wsss.stages.irnet import IrNetTask
-from wsss.stages.segment import SegmentationTask
+from wsss.tasks.affinity import AffinityTask
+from wsss.tasks.irnet import IrNetTask
+from wsss.tasks.segmentation import SegmentationTask
 
 # Not a multiple of the processes.
 TAGS = [[0], [1], [2], [0], [1, 2]]

@@ -183,5 +183,19 @@ def test_every_form_of_import_is_followed(source: Path, statement: str) -> None:
 
 def test_training_stages_share_the_loop_and_others_do_not() -> None:
     holders = {s for s in STAGES if "wsss.engine.loop" in stage_modules(s, "baseline")}
-    # These rebuild the networks that affinity, irnet and segment trained.
-    assert holders == TRAIN | {"walk", "edges", "predict"}
+    assert holders == TRAIN
+
+
+@pytest.mark.parametrize(
+    ("module", "stages"),
+    [
+        ("models.affinitynet", {"affinity", "walk"}),
+        ("models.irnet", {"irnet", "edges"}),
+        ("models.segmenters", {"segment", "predict"}),
+        ("models.bifpn", {"segment", "predict"}),
+        ("stages.importing", {"classify", "segment"}),
+    ],
+)
+def test_a_network_is_part_of_the_stages_that_build_it(module: str, stages: set[str]) -> None:
+    holders = {s for s in STAGES if f"wsss.{module}" in stage_modules(s, "baseline")}
+    assert holders == stages

@@ -87,8 +87,8 @@ def run(args: argparse.Namespace) -> int:
     """Predict photos; 1 if any of them could not be read."""
     from wsss.inference.folder import predict_photos, save_settings
     from wsss.inference.photos import find_photos
+    from wsss.inference.predictor import load_predictor
     from wsss.inference.settings import inference, trained
-    from wsss.stages.predictor import load_predictor
 
     network = trained(args.weights)
     settings = inference(args.weights, network.meta, args.params or (), args.variant)

@@ -15,11 +15,11 @@ from wsss.inference.limits import LONGEST_SIDE
 from wsss.inference.masks import MaskJob, make_mask
 from wsss.inference.photos import bounded
 from wsss.inference.prediction import predict_window
-from wsss.inference.progress import WINDOW
+from wsss.inference.predictor import load_predictor
 from wsss.inference.settings import inference, trained
 from wsss.inference.tags import parse_tags
-from wsss.stages.crf import optional_crf
-from wsss.stages.predictor import load_predictor
+from wsss.refine.crf_config import optional_crf
+from wsss.shards import WINDOW
 
 
 class _Photo(NamedTuple):

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from wsss.data.manifest import Item, Manifest
 from wsss.engine.memory import give_back_freed_memory
-from wsss.inference.progress import WINDOW
 from wsss.inference.scales import aligned
 from wsss.interrupt import leave_to_parent
+from wsss.shards import WINDOW
 
 
 class ImageDataset(Dataset[np.ndarray]):

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from wsss.data.images import FileError, decode_image, read_bytes
 from wsss.errors import UserError
-from wsss.inference.progress import WINDOW
+from wsss.shards import WINDOW
 
 # What is taken from a folder; a file that is named is read whatever it is called.
 SUFFIXES = frozenset(

@@ -155,8 +155,7 @@ def _share(job: Job, stage: str, facts: DataFacts) -> float:
     shard, shards = _shard(job)
     if shards == 1:
         return 1.0
-    from wsss.inference.progress import WINDOW
-    from wsss.inference.scales import shard_bounds
+    from wsss.shards import WINDOW, shard_bounds
 
     group = facts.groups[_GROUPS.get(stage, "seeded")]
     window = WINDOW if stage in ON_GPU else 1

@@ -9,11 +9,13 @@ import torch
 from wsss.artifacts import ArrayStoreWriter
 from wsss.context import Context
 from wsss.engine.device import autocast, pick_device, place
+from wsss.grids import grid_of
 from wsss.inference.cam import multi_scale_cam
 from wsss.inference.images import batches_by_size, windows
 from wsss.inference.progress import resumable
-from wsss.inference.scales import grid_of, shard_bounds
-from wsss.stages.networks import build_method, load_trained
+from wsss.networks.method import build_method
+from wsss.networks.trained import load_trained
+from wsss.shards import shard_bounds
 
 
 @torch.inference_mode()

@@ -11,9 +11,10 @@ from wsss.context import Context
 from wsss.engine.device import autocast, pick_device, place
 from wsss.inference.images import batches_in_cells, windows
 from wsss.inference.progress import resumable
-from wsss.inference.scales import shard_bounds
-from wsss.stages.irnet import IrNetTask
-from wsss.stages.networks import build_irnet, load_trained
+from wsss.networks.irnet import build_irnet
+from wsss.networks.trained import load_trained
+from wsss.shards import shard_bounds
+from wsss.tasks.irnet import IrNetTask
 
 
 @torch.inference_mode()

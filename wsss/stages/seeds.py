@@ -17,8 +17,9 @@ from wsss.refine.crf import (
     crf_probabilities,
     threshold_labels,
 )
+from wsss.refine.crf_config import crf_params
 from wsss.refine.resize import resize_bilinear
-from wsss.stages.refining import Job, crf_params, take_shard, write_maps
+from wsss.stages.refining import Job, take_shard, write_maps
 from wsss.stages.threshold import operating_point
 
 
