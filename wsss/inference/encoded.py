@@ -11,6 +11,7 @@ import numpy as np
 from wsss.artifacts import Entry, encode_mask
 from wsss.data.images import decode_image
 from wsss.engine.device import pick_device, place
+from wsss.engine.memory import give_back_freed_memory
 from wsss.inference.limits import LONGEST_SIDE
 from wsss.inference.masks import MaskJob, make_mask
 from wsss.inference.photos import bounded
@@ -65,8 +66,11 @@ class EncodedPredictor:
         cells = [None] * len(rows) if tags is None else list(tags)
         pairs = enumerate(zip(rows, cells, strict=True))
         read = [self._read(number, *pair) for number, pair in pairs]
-        windows = (read[start : start + WINDOW] for start in range(0, len(read), WINDOW))
-        return [mask for window in windows for mask in self._predict(window)]
+        masks: list[bytes] = []
+        for start in range(0, len(read), WINDOW):
+            masks += self._predict(read[start : start + WINDOW])
+            give_back_freed_memory()
+        return masks
 
     def _read(self, number: int, data: bytes, cell: Any) -> _Photo:
         image = decode_image(data, f"row {number}")
