@@ -40,8 +40,6 @@ TAGS, OUTLINES = 3, 7
 VAL = 4  # one image on the list val for so many training images
 TUNE = 20  # one image in so many is on the list tune
 VARIANTS = ("plain", "refined")
-# Written for one variant and linked for the other.
-STORES = ("cam/maps", "seeds/crf", "pseudo/masks", "predict/scores", "predict/single")
 
 
 def make_data(root: Path, images: int) -> None:
