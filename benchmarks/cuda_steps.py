@@ -33,7 +33,7 @@ sys.path.insert(0, str(ROOT))
 from wsss.config import Config, load_params
 from wsss.data.training import collate
 from wsss.engine.device import autocast, pick_device, place
-from wsss.engine.loop import Fit, _step
+from wsss.engine.loop import Fit, train_step
 from wsss.engine.optim import build_optimizer
 from wsss.engine.task import Progress
 from wsss.errors import UserError
@@ -141,7 +141,7 @@ def training(config: Config, device: torch.device) -> Callable[[], Any]:
 
     def step() -> None:
         for phase in range(method.phases(LATE)):
-            _step(method, dict(batch), LATE, phase, how, device, optimizer)
+            train_step(method, dict(batch), LATE, phase, how, device, optimizer)
         method.after_step(LATE)
 
     return step

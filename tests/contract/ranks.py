@@ -24,7 +24,7 @@ from wsss.data.training import Batch
 from wsss.distributed import collectives
 from wsss.distributed.group import count, joined, rank
 from wsss.distributed.parts import part_of
-from wsss.engine.loop import Fit, _step
+from wsss.engine.loop import Fit, train_step
 from wsss.engine.optim import build_optimizer
 from wsss.engine.task import Progress, Task
 from wsss.methods import method_names
@@ -133,7 +133,7 @@ def trace(make_task: Callable[[], Task], batch: Batch) -> dict[str, Tensor]:
     task.train()
     for step, progress in enumerate(STEPS):
         for phase in range(task.phases(progress)):
-            terms = _step(
+            terms = train_step(
                 task, copy.copy(own), progress, phase, how(training), torch.device("cpu"), optimizer
             )
             where = f"{step}.{phase}"

@@ -6,7 +6,7 @@ import torch
 
 from wsss.data.training import Batch
 from wsss.engine.task import Losses, NetworkTask, Progress
-from wsss.losses.affinity import affinity, affinity_loss, pair_sizes
+from wsss.losses.affinity import affinity, pair_loss, pair_sizes
 from wsss.models.affinitynet import AffinityNet
 from wsss.refine.affinity_labels import PairMasks, affinity_labels, pair_masks
 from wsss.refine.pairs import half_disc_offsets
@@ -24,16 +24,17 @@ class AffinityTask(NetworkTask[AffinityNet]):
 
     def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:  # noqa: ARG002
         """Return the affinity loss on the labels that both seeds agree to."""
-        sizes = batch.get("sizes") or self.sizes(batch)
-        values = affinity(self.network(batch["image"]), self.offsets)
-        loss = affinity_loss(values, self._pairs(batch), sizes)
+        pairs = PairMasks(*batch["pairs"].unbind(1))
+        sizes = batch.get("sizes") or pair_sizes(pairs)
+        loss = pair_loss(affinity(self.network(batch["image"]), self.offsets), pairs, sizes)
         return Losses(loss, {"affinity": loss})
+
+    def prepare(self, batch: Batch) -> Batch:
+        """Add the kinds of pairs, (B, 3, P, h, w) bool."""
+        low, high = batch["masks"].unbind(1)
+        labels = affinity_labels(low, high, self.network.stride)
+        return {**batch, "pairs": torch.stack(pair_masks(labels, self.offsets), 1)}
 
     def sizes(self, batch: Batch) -> dict[str, float]:
         """Pairs of each kind."""
-        return pair_sizes(self._pairs(batch))
-
-    @torch.no_grad()
-    def _pairs(self, batch: Batch) -> PairMasks:
-        low, high = batch["masks"].unbind(1)
-        return pair_masks(affinity_labels(low, high, self.network.stride), self.offsets)
+        return pair_sizes(PairMasks(*batch["pairs"].unbind(1)))

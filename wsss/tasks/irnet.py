@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from wsss.data.training import Batch
 from wsss.engine.task import Losses, NetworkTask, Progress
-from wsss.losses.affinity import pair_sizes
-from wsss.losses.irnet import boundary_loss, displacement_loss
+from wsss.losses.affinity import pair_loss, pair_sizes
+from wsss.losses.irnet import displacement_loss
 from wsss.models.irnet import IrNet
 from wsss.refine.affinity_labels import PairMasks, pair_masks
 from wsss.refine.pairs import half_disc_offsets
@@ -35,22 +35,25 @@ class IrNetTask(NetworkTask[IrNet]):
 
     def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:  # noqa: ARG002
         """Equation 3 on the edge map, equations 5 and 6 on the displacement field."""
-        sizes = batch.get("sizes") or self.sizes(batch)
-        found, pairs = self.network(batch["image"]), self._pairs(batch)
+        pairs = PairMasks(*batch["pairs"].unbind(1))
+        sizes = batch.get("sizes") or pair_sizes(pairs)
+        found = self.network(batch["image"])
         edges = boundary_affinity(found.edge[:, 0].float().sigmoid(), self.offsets)
-        boundary = boundary_loss(edges, pairs, sizes)
+        boundary = pair_loss(edges, pairs, sizes)
         field = found.displacement.float()
         foreground, background = displacement_loss(field, pairs, self.offsets, sizes)
         total = boundary + (foreground + background) / 2
         terms = {"boundary": boundary, "dp_fg": foreground, "dp_bg": background}
         return Losses(total, terms)
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Add the kinds of pairs, (B, 3, P, h, w) bool."""
+        labels = _cells(batch["masks"][:, 0], self.network.stride)
+        return {**batch, "pairs": torch.stack(pair_masks(labels, self.offsets), 1)}
+
     def sizes(self, batch: Batch) -> dict[str, float]:
         """Pairs of each kind."""
-        return pair_sizes(self._pairs(batch))
-
-    def _pairs(self, batch: Batch) -> PairMasks:
-        return pair_masks(_cells(batch["masks"][:, 0], self.network.stride), self.offsets)
+        return pair_sizes(PairMasks(*batch["pairs"].unbind(1)))
 
 
 def _cells(masks: Tensor, stride: int) -> Tensor:
