@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsss.data.transforms import IGNORE
+from wsss.labels import IGNORE
 from wsss.losses.confident_masks import (
     confident_masks,
     present_peaks,

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wsss.labels import IGNORE
 from wsss.losses.affinity import pair_loss, pair_sizes
 from wsss.losses.irnet import displacement_loss
-from wsss.refine.affinity_labels import IGNORE, pair_masks
+from wsss.refine.affinity_labels import pair_masks
 from wsss.refine.pairs import half_disc_offsets
 
 OFFSETS = half_disc_offsets(3)

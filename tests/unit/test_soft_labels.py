@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wsss.artifacts import ArrayStore, ArrayStoreWriter, Entry
-from wsss.data.images import IGNORE
 from wsss.data.manifest import Item
 from wsss.data.training import SoftLabels
 from wsss.data.transforms import Crop, apply_crop, crop_scores
+from wsss.labels import IGNORE
 from wsss.refine.crf import CrfParams
 from wsss.stages.refining import Job
 from wsss.stages.seeds import label_seeds

@@ -12,6 +12,7 @@ import numpy as np
 from wsss.artifacts import ArrayStore, MaskStore, load_json
 from wsss.data.manifest import Manifest
 from wsss.errors import UserError
+from wsss.labels import IGNORE
 from wsss.metrics.sweep import apply_threshold, top_foreground
 from wsss.opened import open_once
 from wsss.refine.resize import resize_bilinear
@@ -62,7 +63,7 @@ class Opened:
         reader = self._store
         if isinstance(reader, MaskStore):
             mask = reader.get(identifier)
-            self._check(int(np.where(mask == 255, 0, mask).max(initial=0)))
+            self._check(int(np.where(mask == IGNORE, 0, mask).max(initial=0)))
             return Labelled(identifier, mask, np.zeros((0, *mask.shape), np.float32), [])
         entry = reader.get(identifier)
         maps = resize_bilinear(entry.array, entry.size)

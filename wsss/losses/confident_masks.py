@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from wsss.data.transforms import IGNORE
+from wsss.labels import IGNORE
 from wsss.losses.normalisation import peak_norm
 
 

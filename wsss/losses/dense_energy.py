@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from wsss.data.transforms import IGNORE
+from wsss.labels import IGNORE
 from wsss.precision import full_precision
 
 # Kernel entries that exist at once: 64 MiB of float32.

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.data.transforms import IGNORE
+from wsss.labels import IGNORE
 from wsss.precision import full_precision
 
 EPSILON = 1e-5

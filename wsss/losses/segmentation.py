@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.data.transforms import IGNORE
 from wsss.distributed import collectives
+from wsss.labels import IGNORE
 
 PLAIN, BACKGROUND, FOREGROUND = "ce", "background", "foreground"
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.data.transforms import IGNORE
+from wsss.labels import IGNORE
 from wsss.precision import full_precision
 
 

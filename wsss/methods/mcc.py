@@ -57,10 +57,10 @@ from wsss.config.schema import (
 from wsss.data.distortion import DRAWS, Distortion, distort
 from wsss.data.local_crops import crop_corners, crop_positive, cut
 from wsss.data.training import Batch
-from wsss.data.transforms import IGNORE
 from wsss.data.views import ResizedView
 from wsss.engine.task import Losses, Progress
 from wsss.inference.scales import multi_scale
+from wsss.labels import IGNORE
 from wsss.losses.collaborative import (
     coarse_masks,
     collaborative_contrast,

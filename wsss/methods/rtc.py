@@ -39,9 +39,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from wsss.data.training import Batch
-from wsss.data.transforms import IGNORE
 from wsss.distributed.collectives import gathered
 from wsss.engine.task import Losses, Progress
+from wsss.labels import IGNORE
 from wsss.losses.compensation import compensate, compensation_loss
 from wsss.losses.normalisation import max_norm, rival_maps, with_constant
 from wsss.losses.online_masks import self_supervised_loss, two_level_masks

@@ -23,7 +23,8 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from wsss.metrics.confusion import IGNORE, FloatArray, IntArray, mean
+from wsss.labels import IGNORE
+from wsss.metrics.confusion import FloatArray, IntArray, mean
 
 Mask = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]

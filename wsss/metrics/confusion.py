@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wsss.errors import UserError
+from wsss.labels import IGNORE
 
-IGNORE = 255
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 

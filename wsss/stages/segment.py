@@ -12,8 +12,8 @@ from wsss.artifacts import ArrayStore, MaskStore
 from wsss.context import Context
 from wsss.data.manifest import Item
 from wsss.data.training import CropDataset, ReadMasks, SoftLabels, shuffled_batches
-from wsss.data.transforms import IGNORE
 from wsss.errors import UserError
+from wsss.labels import IGNORE
 from wsss.networks.segmenter import build_segmenter
 from wsss.refine.resize import resize_bilinear
 from wsss.stages.importing import import_weights
