@@ -26,8 +26,9 @@ from wsss.config.schema import Tracking
 from wsss.context import make_context
 from wsss.errors import UserError
 from wsss.pictures.story import Told
+from wsss.pipeline import TRAINED
 from wsss.stages import manifest
-from wsss.tracking import layout, pictures, store
+from wsss.tracking import pictures, store
 from wsss.tracking.dump import dump
 from wsss.tracking.layout import FILES, roles_of
 from wsss.tracking.publish import publish, records
@@ -188,7 +189,7 @@ def test_every_stage_with_artifacts_is_known() -> None:
         *(("train",), ("val",)),
         *(("seed",), ("tune",)),
     ]
-    assert set(layout.TRAINED) < set(FILES)
+    assert set(TRAINED) < set(FILES)
 
 
 # Reading
@@ -372,6 +373,7 @@ def test_the_lock_of_dvc_is_a_tag_that_follows_it(
 OPEN = """
 import sys
 from wsss.config.schema import Tracking
+from wsss.pipeline import TRAINED
 from wsss.tracking.store import open_store
 
 tracking = Tracking.model_validate_json(sys.argv[1])

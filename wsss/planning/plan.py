@@ -10,11 +10,12 @@ from functools import cached_property
 from typing import Any
 
 from wsss.config import Config, Params
+from wsss.pipeline import TRAINED
 from wsss.planning.dataset import DataFacts
 from wsss.planning.disk import size_of
 from wsss.planning.rates import Bench, Entry
 from wsss.planning.schedule import Load, critical_path, makespan
-from wsss.planning.work import ON_GPU, TRAINED, Work, batch_of, is_pooled, work_of
+from wsss.planning.work import ON_GPU, Work, batch_of, is_pooled, work_of
 from wsss.stages.evaluations import stage_of
 from wsss.versioning.graph import Job
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wsss.pipeline import TRAINED
 from wsss.stages.evaluations import EVALUATIONS
 
 # Folder below the run, and what the stage has made there when it is done.
@@ -21,7 +22,6 @@ FILES: dict[str, tuple[str, tuple[str, ...]]] = {
     "predict": ("predict", ("scores.zip", "single.zip")),
     "crf": ("predict", ("masks.zip",)),
 }
-TRAINED = ("classify", "affinity", "irnet", "segment")
 _REPORTED = ("predict", "crf")
 
 

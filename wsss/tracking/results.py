@@ -15,8 +15,9 @@ from wsss.artifacts import load_json, weights_meta
 from wsss.config import Config, Params, stage_params
 from wsss.errors import UserError
 from wsss.paths import Paths
+from wsss.pipeline import TRAINED
 from wsss.stages.evaluations import EVALUATIONS
-from wsss.tracking.layout import FILES, TRAINED
+from wsss.tracking.layout import FILES
 from wsss.tracking.records import Input, Times
 
 # What the flat report of an evaluation holds beside scores.
