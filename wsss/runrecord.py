@@ -16,6 +16,7 @@ from typing import Any
 
 from wsss.artifacts import save_json
 from wsss.atomic import check_writable
+from wsss.resident import resident_mb
 
 _PACKAGES = ("numpy", "torch", "timm", "pydensecrf2", "snakemake")
 
@@ -40,11 +41,9 @@ def peak_memory_mb() -> float:
     """Return the largest resident size of this process or of one child, in MB."""
     unit = 1024**2 if sys.platform == "darwin" else 1024
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Linux's ru_maxrss starts at the size of the process that started this one.
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return max(int(lines["VmHWM"].split()[0]) / 1024, children)
+    # Linux's ru_maxrss starts at the size of the process that started this one.
+    if (own := resident_mb(peak=True)) is not None:
+        return max(own, children)
     return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, children)
 
 
