@@ -15,6 +15,7 @@ from wsss.data.manifest import Item, Manifest
 from wsss.errors import UserError
 from wsss.metrics.boundary import TOLERANCE, Mask, boundary_counts
 from wsss.metrics.confusion import IntArray, confusion, pairs
+from wsss.metrics.stored import require_stored
 from wsss.metrics.sweep import apply_threshold, histogram, thresholds, top_foreground
 from wsss.opened import open_once
 from wsss.parallel import ordered_map
@@ -79,7 +80,7 @@ def count_split(job: Job, items: Sequence[Item], processes: int) -> Tally:
     Raises UserError: the store lacks an image, its size is not that of its mask, it holds an id
     or score that cannot be, or no pixel has a known class.
     """
-    _require(job, items)
+    require_stored(job.store, set(_open(job).ids), items)
     total = Tally.empty(job.n, job.bins)
     parts = [items[start : start + PART] for start in range(0, len(items), PART)]
     # Workers get their items one part at a time, not the whole list with every part.
@@ -90,16 +91,6 @@ def count_split(job: Job, items: Sequence[Item], processes: int) -> Tally:
     if not total.confusion.any() and not total.histogram.any():
         raise UserError(f"the masks of the {len(items)} images hold nothing but 255 (ignore)")
     return total
-
-
-def _require(job: Job, items: Sequence[Item]) -> None:
-    known = set(_open(job).ids)
-    lacking = [item.id for item in items if item.id not in known]
-    if lacking:
-        raise UserError(
-            f"{job.store} lacks {len(lacking)} of the {len(items)} images to score (such as "
-            f"{lacking[0]}): delete it and rerun the stage that makes it"
-        )
 
 
 def _count(job: Job, items: Sequence[Item]) -> Tally:
