@@ -28,7 +28,7 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
     load_trained(method, weights)
     device = pick_device(config.compute)
     place(method, config.compute, device)
-    items = manifest.union("train", "seed", "tune")
+    items = manifest.walked()
     start, stop = shard_bounds(len(items), shard, shards)
     with resumable(context, {out: ArrayStoreWriter}, items[start:stop], [weights]) as job:
         for held, images in windows(manifest, job.todo, config.resources.workers, "cam"):

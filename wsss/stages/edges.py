@@ -32,7 +32,7 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
     place(task, config.compute, device)
     network = task.network
     multiple = max(network.stride, config.irnet.output_stride)
-    items = manifest.union("train", "seed", "tune")
+    items = manifest.walked()
     start, stop = shard_bounds(len(items), shard, shards)
     with resumable(context, {out: ArrayStoreWriter}, items[start:stop], [weights]) as job:
         for held, images in windows(manifest, job.todo, config.resources.workers, "edges"):

@@ -32,7 +32,7 @@ def run(context: Context, out: Path) -> None:
         with context.recording(out), atomic_path(out) as temporary:
             shutil.copyfile(context.paths.store("seeds", "crf"), temporary)
         return
-    items = manifest.union("train", "seed")
+    items = manifest.seeded()
     params = crf_params(config.pseudo.crf_params) if config.pseudo.crf else None
     threshold, tuned = background_threshold(context)
     function = partial(pseudo_mask, params=params, threshold=threshold)

@@ -50,7 +50,7 @@ def run(context: Context, what: str) -> None:
                 out,
                 about,
                 threshold=threshold,
-                tuned=paths.metrics(f"{what}_tune").with_suffix(".json"),
+                tuned=paths.report(f"{what}_tune"),
                 bins=config.evaluate.bins,
                 boundary_tolerance=config.evaluate.boundary_tolerance,
                 processes=processes,

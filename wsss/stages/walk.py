@@ -43,7 +43,7 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
     """
     config, manifest, walk = context.config, context.manifest, context.config.walk
     cams = ArrayStore(context.paths.store("cam", "maps"))
-    items = manifest.union("train", "seed", "tune")
+    items = manifest.walked()
     start, stop = shard_bounds(len(items), shard, shards)
     features = config.refine.method == "affinitynet"
     source = _from_features if features else _from_edges
