@@ -192,22 +192,22 @@ def store_read(params: Params) -> None:
 
 def evaluate_cam(params: Params) -> None:
     """Tuning the threshold and scoring CAMs."""
-    from wsss.stages import scoring
+    from wsss.stages import evaluate
 
-    scoring.run(make_context(params, "evaluate_tune", "plain", 0), "cam_tune")
-    scoring.run(make_context(params, "evaluate_cam", "plain", 0), "cam")
+    evaluate.run(make_context(params, "evaluate_tune", "plain", 0), "cam_tune")
+    evaluate.run(make_context(params, "evaluate_cam", "plain", 0), "cam")
 
 
 def evaluate_masks(params: Params) -> None:
     """Scoring pseudo masks."""
-    from wsss.stages import scoring
+    from wsss.stages import evaluate
 
-    scoring.run(make_context(params, "evaluate", "plain", 0), "pseudo")
+    evaluate.run(make_context(params, "evaluate", "plain", 0), "pseudo")
 
 
 def evaluate_final(params: Params) -> None:
     """Final masks of two variants, made up, and their scores."""
-    from wsss.stages import scoring
+    from wsss.stages import evaluate
 
     data, rng = _manifest(params), np.random.default_rng(0)
     for variant in VARIANTS:
@@ -220,7 +220,7 @@ def evaluate_final(params: Params) -> None:
                     item.id,
                     np.where(rng.random(truth.shape) < 0.3, noise, truth % 81).astype(np.uint8),
                 )
-        scoring.run(make_context(params, "evaluate", variant, 0), "final")
+        evaluate.run(make_context(params, "evaluate", variant, 0), "final")
 
 
 def compare(params: Params) -> None:

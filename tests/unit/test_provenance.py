@@ -19,7 +19,7 @@ from wsss.provenance import closure, code_hash, stage_modules
 
 ALL = set(STAGES)
 # Stages that start in less than a second and run where no torch is.
-WITHOUT_NETWORK = {"manifest", "seeds", "pseudo", "soft", "crf", "scoring", "compare", "report"}
+WITHOUT_NETWORK = {"manifest", "seeds", "pseudo", "soft", "crf", "evaluate", "compare", "report"}
 SEEDS = {"seeds_alpha", "seeds_label", "seeds_confident"}
 EVALUATIONS = {stage for stage in STAGES if stage.startswith("evaluate")}
 TRAIN = {"classify", "affinity", "segment", "irnet"}

@@ -21,7 +21,7 @@ from wsss.metrics.confusion import confusion, scores
 from wsss.metrics.sweep import apply_threshold, thresholds, top_foreground
 from wsss.metrics.tally import PART
 from wsss.refine.resize import resize_bilinear
-from wsss.stages.evaluate import (
+from wsss.stages.scored_stores import (
     About,
     evaluate_cams,
     evaluate_masks,

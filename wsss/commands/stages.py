@@ -178,14 +178,14 @@ def _merge(args: argparse.Namespace, _params: None) -> None:
 
 
 def _evaluate(args: argparse.Namespace, params: Params) -> None:
-    from wsss.stages import boxes, scoring
+    from wsss.stages import boxes, evaluate
     from wsss.stages.evaluations import stage_of
 
     context = _context(args, params, stage_of(args.what), f"evaluate_{args.what}")
     if args.what == "boxes":
         boxes.run(context)
     else:
-        scoring.run(context, args.what)
+        evaluate.run(context, args.what)
 
 
 def _compare(args: argparse.Namespace, params: Params) -> None:

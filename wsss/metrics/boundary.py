@@ -85,6 +85,13 @@ def fill_thin_void(gt: Mask, depth: int) -> Mask:
     """Give void in bands at most ``depth`` pixels deep the nearest known class.
 
     Areas with a deeper core stay void as a whole, and so does a mask that is nothing but void.
+
+    Args:
+        gt: (H, W) ids 0..n-1 and 255 for void.
+        depth: in pixels; below 1 nothing changes.
+
+    Returns:
+        (H, W); ``gt`` itself where nothing changes.
     """
     void = gt == IGNORE
     if depth < 1 or not void.any() or void.all():

@@ -62,6 +62,7 @@ class Tally:
         )
 
     def add(self, other: Tally) -> None:
+        """Count the images of ``other``, of the same classes and bins, in place."""
         self.confusion += other.confusion
         self.boundary += other.boundary
         self.histogram += other.histogram
