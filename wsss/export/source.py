@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,9 @@ from wsss.metrics.sweep import apply_threshold, top_foreground
 from wsss.opened import open_once
 from wsss.refine.resize import resize_bilinear
 
-Kind = Literal["masks", "cams", "scores"]
+if TYPE_CHECKING:
+    from wsss.metrics.tally import Kind
+
 # What a stage's array store holds: activations of ids 0..C-1, or scores of ids 0..C.
 _KINDS: dict[str, Kind] = {"cam": "cams", "walk": "scores", "predict": "scores"}
 _NO_CLASSES = {"irnet": "class-agnostic maps, which have no classes to export: see `wsss explain`"}

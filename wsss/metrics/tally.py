@@ -23,6 +23,8 @@ from wsss.refine.resize import resize_bilinear
 
 # Enough images to make handing them to a process cheap, few enough to even out the processes.
 PART = 32
+# What a store holds: activations of ids 0..C-1, scores of ids 0..C, or label maps.
+Kind = Literal["cams", "scores", "masks"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Job:
 
     manifest: Manifest
     store: Path
-    kind: Literal["cam", "scores", "masks"]
+    kind: Kind
     boundary_tolerance: float = TOLERANCE
     threshold: float | None = None
     bins: int = 0
@@ -128,7 +130,7 @@ def _predict(
 
 def _check_entry(entry: Entry, job: Job, image_id: str) -> None:
     """Refuse maps that an argmax would turn into nonsense without a word."""
-    limit = job.n - 1 if job.kind == "cam" else job.n
+    limit = job.n - 1 if job.kind == "cams" else job.n
     strange = [c for c in entry.classes if not 0 <= c < limit]
     if strange:
         raise UserError(

@@ -94,7 +94,7 @@ def evaluate_cams(
     value, source = operating_point(threshold, tuned, manifest.data_hash)
     if source == "tune":
         refuse_overlap(manifest, role)
-    job = Job(manifest, Path(store), "cam", boundary_tolerance, value, bins)
+    job = Job(manifest, Path(store), "cams", boundary_tolerance, value, bins)
     return _evaluate(job, role, Path(out), about, True, processes, source)
 
 
@@ -111,7 +111,7 @@ def tune_cams(
 
     Writes what :func:`evaluate_cams` writes, less the boundary F and the image table.
     """
-    job = Job(manifest, Path(store), "cam", bins=bins)
+    job = Job(manifest, Path(store), "cams", bins=bins)
     items = items_with_masks(manifest, "tune")
     tally = count_split(job, items, processes)
     index = best(sweep(tally.histogram))
