@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss.artifacts import save_csv
-from wsss.resident import resident_mb
+from wsss.runrecord import resident_mb
 
 COLUMNS = ("step", "images_per_second", "memory_mb", "cuda_peak_mb")
 

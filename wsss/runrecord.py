@@ -16,7 +16,6 @@ from typing import Any
 
 from wsss.artifacts import save_json
 from wsss.atomic import check_writable
-from wsss.resident import resident_mb
 
 _PACKAGES = ("numpy", "torch", "timm", "pydensecrf2", "snakemake")
 
@@ -35,6 +34,18 @@ def git_revision() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return run.stdout.strip()
+
+
+def resident_mb(peak: bool = False) -> float | None:
+    """Return the resident size of this process in MB, now or at its ``peak``; None where the
+    system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    name = "VmHWM:" if peak else "VmRSS:"
+    size = next((line.split()[1] for line in lines if line.startswith(name)), None)
+    return None if size is None else int(size) / 1024
 
 
 def peak_memory_mb() -> float:

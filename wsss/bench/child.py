@@ -26,8 +26,7 @@ from wsss.errors import UserError
 from wsss.paths import Paths
 from wsss.pipeline import TRAINED
 from wsss.planning.work import ON_GPU, batch_of, work_of
-from wsss.resident import resident_mb
-from wsss.runrecord import machine, peak_memory_mb
+from wsss.runrecord import machine, peak_memory_mb, resident_mb
 
 REPEATS = 3
 MOST = 256  # steps or images of a measurement
