@@ -66,7 +66,7 @@ def tiny(variant: str, batch: int, crop: int, folder: Path) -> Params:
 def trace(variant: str, batch: int, crop: int) -> Trace:
     """Train for four steps and return the last one."""
     traces: list[Trace] = []
-    original = loop._step
+    original = loop.train_step
 
     def traced(*arguments: Any) -> dict[str, torch.Tensor]:
         activities = [ProfilerActivity.CPU]
@@ -80,11 +80,11 @@ def trace(variant: str, batch: int, crop: int) -> Trace:
     with tempfile.TemporaryDirectory() as folder:
         params = tiny(variant, batch, crop, Path(folder))
         manifest.run(make_context(params, "manifest", "", 0))
-        loop._step = traced
+        loop.train_step = traced
         try:
             classify.run(make_context(params, "classify", variant, 0))
         finally:
-            loop._step = original
+            loop.train_step = original
     return traces[-1]
 
 

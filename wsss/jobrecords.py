@@ -15,7 +15,7 @@ from wsss.artifacts import load_json
 from wsss.config import Params
 from wsss.config.schema import Shards
 from wsss.paths import Paths
-from wsss.stages.outputs import FILES
+from wsss.pipeline import FILES
 from wsss.stages.ownership import own_evaluations, own_stages
 
 _SHARDED = {

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wsss.artifacts import save_csv
+from wsss.runrecord import resident_mb
 
 COLUMNS = ("step", "images_per_second", "memory_mb", "cuda_peak_mb")
 
@@ -54,13 +55,8 @@ class CostCurve:
 
 
 def _resident_mb() -> float | None:
-    """Resident size of this process in MB; None where the system does not tell."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    size = next((line.split()[1] for line in lines if line.startswith("VmRSS:")), None)
-    return None if size is None else round(int(size) / 1024, 1)
+    size = resident_mb()
+    return None if size is None else round(size, 1)
 
 
 def _cuda_peak_mb() -> float | None:

@@ -36,15 +36,25 @@ def git_revision() -> str | None:
     return run.stdout.strip()
 
 
+def resident_mb(peak: bool = False) -> float | None:
+    """Return the resident size of this process in MB, now or at its ``peak``; None where the
+    system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    name = "VmHWM:" if peak else "VmRSS:"
+    size = next((line.split()[1] for line in lines if line.startswith(name)), None)
+    return None if size is None else int(size) / 1024
+
+
 def peak_memory_mb() -> float:
     """Return the largest resident size of this process or of one child, in MB."""
     unit = 1024**2 if sys.platform == "darwin" else 1024
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Linux's ru_maxrss starts at the size of the process that started this one.
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return max(int(lines["VmHWM"].split()[0]) / 1024, children)
+    # Linux's ru_maxrss starts at the size of the process that started this one.
+    if (own := resident_mb(peak=True)) is not None:
+        return max(own, children)
     return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, children)
 
 

@@ -26,10 +26,10 @@ from wsss.context import make_context
 from wsss.errors import UserError
 from wsss.inference.encoded import EncodedPredictor
 from wsss.inference.implied import IMPLIED
+from wsss.networks.segmenter import build_segmenter
 from wsss.stages import crf, manifest, predict
-from wsss.stages.networks import build_segmenter
-from wsss.stages.segment import SegmentationTask
 from wsss.stages.training import save_trained
+from wsss.tasks.segmentation import SegmentationTask
 from wsss.tracking.model import packed
 from wsss.tracking.records import Network
 

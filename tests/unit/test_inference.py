@@ -15,11 +15,13 @@ from torch import Tensor
 
 from wsss.data.manifest import Item
 from wsss.errors import UserError
+from wsss.grids import grid_of
 from wsss.inference.cam import multi_scale_cam
 from wsss.inference.images import batches_by_size, windows
-from wsss.inference.scales import WINDOW, aligned, grid_of, multi_scale, shard_bounds
+from wsss.inference.scales import aligned, multi_scale
 from wsss.inference.segmentation import multi_scale_scores
 from wsss.losses.normalisation import divided_by_peak
+from wsss.shards import WINDOW, shard_bounds
 
 STRIDE = 8
 SCALES = [0.5, 1.0, 1.5]

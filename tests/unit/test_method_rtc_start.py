@@ -19,8 +19,8 @@ from wsss.context import make_context
 from wsss.data.training import CropDataset, collate, finish_images
 from wsss.engine.task import Progress
 from wsss.models.dropout import set_keys
+from wsss.networks.method import build_method
 from wsss.stages import manifest
-from wsss.stages.networks import build_method
 from wsss.stages.training import padding
 
 # Of steps 0 and 50: between them training has begun.

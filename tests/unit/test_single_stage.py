@@ -23,9 +23,9 @@ from wsss.export.weights import export_weights
 from wsss.inference.encoded import EncodedPredictor
 from wsss.methods import check_method
 from wsss.methods.rtc import Rtc
+from wsss.networks.method import build_method
 from wsss.stages import boxes, cam, crf, manifest, predict
 from wsss.stages.evaluations import wanted
-from wsss.stages.networks import build_method
 from wsss.stages.training import save_trained
 
 

@@ -27,9 +27,9 @@ from wsss.config.schema import Tracking
 from wsss.context import make_context
 from wsss.errors import UserError
 from wsss.pictures.story import Told
+from wsss.pipeline import FILES, TRAINED
 from wsss.stages import manifest
-from wsss.stages.outputs import FILES
-from wsss.tracking import layout, live_writer, pictures, store, writer
+from wsss.tracking import live_writer, pictures, store, writer
 from wsss.tracking.dump import dump
 from wsss.tracking.layout import roles_of
 from wsss.tracking.live import FINISHED
@@ -194,7 +194,7 @@ def test_every_stage_with_artifacts_is_known() -> None:
         *(("train",), ("val",)),
         *(("seed",), ("tune",)),
     ]
-    assert set(layout.TRAINED) < set(FILES)
+    assert set(TRAINED) < set(FILES)
 
 
 # Reading
@@ -565,6 +565,7 @@ def test_a_variant_of_which_only_a_training_was_seen_says_how_that_ended(fresh: 
 OPEN = """
 import sys
 from wsss.config.schema import Tracking
+from wsss.pipeline import TRAINED
 from wsss.tracking.store import open_store
 
 tracking = Tracking.model_validate_json(sys.argv[1])

@@ -14,7 +14,8 @@ from wsss.config import Params, stage_params
 from wsss.config.slices import layout_of
 from wsss.errors import UserError
 from wsss.provenance import code_hash
-from wsss.report.configuration import described, stages_run
+from wsss.pipeline import stages_run
+from wsss.report.configuration import described
 from wsss.stages.evaluations import (
     EVALUATIONS,
     stage_of,

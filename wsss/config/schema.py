@@ -35,7 +35,7 @@ def _folder(value: Any) -> Any:
 
 
 Folder = Annotated[str | None, BeforeValidator(_folder)]
-Float = Annotated[float, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number)]
 Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 NonNegative = Annotated[float, BeforeValidator(_number), Field(ge=0)]
 Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]

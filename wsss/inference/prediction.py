@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from wsss.config.schema import Compute, Predict
 from wsss.engine.device import autocast
+from wsss.grids import grid_of
 from wsss.inference.images import batches_by_size
-from wsss.inference.scales import grid_of
 from wsss.inference.segmentation import multi_scale_scores
 from wsss.refine.resize import resize_bilinear
 

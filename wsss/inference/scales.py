@@ -8,8 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.inference.progress import WINDOW
-
 
 def aligned(length: int, scale: float, multiple: int) -> int:
     """Return a scaled length rounded to a multiple of the output stride.
@@ -17,11 +15,6 @@ def aligned(length: int, scale: float, multiple: int) -> int:
     Feature cells then tile the image exactly, and their maps need no shift when upsampled.
     """
     return max(1, round(length * scale / multiple)) * multiple
-
-
-def grid_of(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    """Return the (h, w) of a map at ``stride`` of an image of ``size`` (H, W), rounded up."""
-    return -(-size[0] // stride), -(-size[1] // stride)
 
 
 def multi_scale(
@@ -58,10 +51,3 @@ def multi_scale(
         for mirrored, part in enumerate(passes):
             unflipped = part.flip(3) if mirrored else part
             yield F.interpolate(unflipped, grid, mode="bilinear", align_corners=False)
-
-
-def shard_bounds(count: int, shard: int, shards: int, window: int = WINDOW) -> tuple[int, int]:
-    """Return the [start, stop) of one shard: whole windows, contiguous, together everything."""
-    windows = -(-count // window)
-    start, stop = windows * shard // shards, windows * (shard + 1) // shards
-    return min(count, start * window), min(count, stop * window)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.models.dropout import keyed_uniform
+from wsss.randomness import keyed_uniform
 
 # The 5 x 5 kernel's left half, by rows; the right half is its mirrored negative (official code).
 _ROWS = ((2.0, 1.0), (3.0, 2.0), (4.0, 3.0), (3.0, 2.0), (2.0, 1.0))

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from wsss.losses.info_nce import info_nce
-from wsss.losses.precision import full_precision
 from wsss.losses.spherical_kmeans import Groups, membership, set_means
+from wsss.precision import full_precision
 
 
 class Sets(NamedTuple):

@@ -53,7 +53,7 @@ from wsss.data.training import Batch
 from wsss.distributed.collectives import gathered, gathered_fields, mine
 from wsss.engine.task import Losses, Progress
 from wsss.errors import UserError
-from wsss.losses.confident_masks import balanced_cross_entropy, confident_masks, present_peaks
+from wsss.losses.confident_masks import confident_masks, present_peaks
 from wsss.losses.graph_contrast import graph_contrast, node_classification
 from wsss.losses.group_contrast import (
     Queue,
@@ -64,12 +64,12 @@ from wsss.losses.group_contrast import (
     largest_sets,
     purity,
 )
-from wsss.losses.precision import full_precision
+from wsss.losses.segmentation import balanced_cross_entropy
 from wsss.losses.spherical_kmeans import spherical_groups
 from wsss.methods.base import Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
 from wsss.models.deeplabv3plus import Aspp
-from wsss.models.dropout import KeyedDropout, keyed_uniform
+from wsss.models.dropout import KeyedDropout
 from wsss.models.graph import (
     ResidualGcn,
     cosine_maps,
@@ -80,6 +80,8 @@ from wsss.models.graph import (
     propagation,
 )
 from wsss.models.largefov import LargeFov
+from wsss.precision import full_precision
+from wsss.randomness import keyed_uniform
 from wsss.refine.local import DILATIONS, neighbour_weights, refine_locally
 from wsss.refine.pamr import pamr_weights
 

@@ -59,10 +59,10 @@ from wsss.config.schema import (
 from wsss.data.distortion import DRAWS, Distortion, distort
 from wsss.data.local_crops import crop_corners, crop_positive, cut
 from wsss.data.training import Batch
-from wsss.data.transforms import IGNORE
 from wsss.data.views import ResizedView
 from wsss.engine.task import Losses, Progress
 from wsss.inference.scales import multi_scale
+from wsss.labels import IGNORE
 from wsss.losses.collaborative import (
     coarse_masks,
     collaborative_contrast,
@@ -75,11 +75,12 @@ from wsss.losses.segmentation import balanced_by_image
 from wsss.losses.token_affinity import cell_labels, token_affinity_loss
 from wsss.methods.base import Configuration, Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
-from wsss.models.dropout import KeyedDropout, keyed_uniform
+from wsss.models.dropout import KeyedDropout
 from wsss.models.fov import FovDecoder
 from wsss.models.projector import Projector
 from wsss.models.teacher import follow, teacher_of
 from wsss.models.tokens import Patches, Tokens, token_encoder
+from wsss.randomness import keyed_uniform
 from wsss.refine.local import DILATIONS, neighbour_weights, refine_locally
 
 # Streams of random numbers; far from those of dropout layers, which count from 0.

@@ -43,9 +43,9 @@ from torch import Tensor, nn
 from wsss.config.schema import (
     BelowOne,
     Count,
-    Float,
     Fraction,
     NonNegative,
+    Number,
     Positive,
     PositiveFraction,
     Training,
@@ -58,14 +58,15 @@ from wsss.engine.task import Losses, Progress
 from wsss.losses.image_contrast import image_contrast
 from wsss.losses.normalisation import max_norm, softmax_norm, with_background
 from wsss.losses.pixel_consistency import pixel_consistency
-from wsss.losses.precision import full_precision
 from wsss.losses.ranking import focal, pairwise_ranking
 from wsss.losses.refinement import refinement_loss
 from wsss.losses.regions import Regions, region_matching
 from wsss.losses.transport import Masses, Transport
 from wsss.methods.base import Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
-from wsss.models.dropout import KeyedDropout, keyed_uniform, set_drop_path
+from wsss.models.dropout import KeyedDropout, set_drop_path
+from wsss.precision import full_precision
+from wsss.randomness import keyed_uniform
 from wsss.refine.pcm import pcm
 
 # Of the seven maps p1..p7: those that say which cells are alike (official code).
@@ -116,7 +117,7 @@ class MuscleParams(MethodParams):
     temperature: Positive = 0.1
     view: PositiveFraction = 0.5
     background: Literal["complement", "row"] = "complement"
-    epsilon: Annotated[Float, Field(ge=0.02)] = 0.1
+    epsilon: Annotated[Number, Field(ge=0.02)] = 0.1
     iterations: Count = 10
     masses: Masses = "raw"
     sinkhorn: Literal["together", "alternate"] = "together"

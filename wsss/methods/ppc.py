@@ -53,7 +53,7 @@ from wsss.losses.siamese import View
 from wsss.methods.base import MethodInfo, MethodParams
 from wsss.methods.seam import Seam, SeamParams
 from wsss.models.backbones import Backbone
-from wsss.models.dropout import keyed_uniform, keys_of_pass
+from wsss.randomness import keyed_uniform, keys_of_pass
 
 # Stream of the random cells, apart from those of dropout.
 _CELLS = 1000

@@ -56,8 +56,9 @@ from wsss.losses.region_contrast import (
 )
 from wsss.methods.base import Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
-from wsss.models.dropout import KeyedDropout, keys_of_pass, set_keys
+from wsss.models.dropout import KeyedDropout, set_keys
 from wsss.models.teacher import follow, ramped, teacher_of
+from wsss.randomness import keys_of_pass
 
 
 class PssParams(MethodParams):

@@ -40,9 +40,9 @@ from torch import Tensor, nn
 
 from wsss.config.schema import Count, Fraction, Natural, NonNegative, Positive, PositiveFraction
 from wsss.data.training import Batch
-from wsss.data.transforms import IGNORE
 from wsss.distributed.collectives import gathered
 from wsss.engine.task import Losses, Progress
+from wsss.labels import IGNORE
 from wsss.losses.compensation import compensate, compensation_loss
 from wsss.losses.normalisation import max_norm, rival_maps, with_constant
 from wsss.losses.online_masks import self_supervised_loss, two_level_masks
@@ -66,7 +66,8 @@ from wsss.losses.siamese import (
 )
 from wsss.methods.base import Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
-from wsss.models.dropout import KeyedDropout, keys_of_pass, set_keys
+from wsss.models.dropout import KeyedDropout, set_keys
+from wsss.randomness import keys_of_pass
 from wsss.refine.local import DILATIONS, neighbour_weights, refine_locally
 from wsss.refine.pcm import pcm
 

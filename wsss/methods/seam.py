@@ -47,7 +47,8 @@ from wsss.losses.siamese import (
 )
 from wsss.methods.base import Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
-from wsss.models.dropout import KeyedDropout, keys_of_pass, set_keys
+from wsss.models.dropout import KeyedDropout, set_keys
+from wsss.randomness import keys_of_pass
 from wsss.refine.pcm import pcm
 
 

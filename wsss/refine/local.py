@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss.constants import constant
+
 DILATIONS = (1, 2, 4, 8, 12, 24)
 DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 EPSILON = 1e-8
@@ -67,8 +69,8 @@ def _distance(images: Tensor, places: Sequence[tuple[int, int]], scale: float) -
     """-(d / (std of all distances) / scale)^2 of each neighbour: (1, Q, 1, 1)."""
     lengths = [math.hypot(y, x) for y, x in places]
     spread = statistics.stdev(lengths) + EPSILON
-    values = [-((length / spread / scale) ** 2) for length in lengths]
-    return images.new_tensor(values)[None, :, None, None]
+    values = tuple(-((length / spread / scale) ** 2) for length in lengths)
+    return constant(values, images)[None, :, None, None]
 
 
 def neighbour_weights(

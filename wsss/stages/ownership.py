@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from wsss.config import Config, Params
-from wsss.report.configuration import stages_run
+from wsss.pipeline import FILES, stages_run
 from wsss.stages.evaluations import EVALUATIONS, wanted
-from wsss.stages.outputs import FILES
 
 
 def passed_stages(config: Config) -> list[str]:

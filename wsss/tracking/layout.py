@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from wsss.pipeline import TRAINED
 from wsss.stages.evaluations import EVALUATIONS
 
-TRAINED = ("classify", "affinity", "irnet", "segment")
 _REPORTED = ("predict", "crf")
 
 

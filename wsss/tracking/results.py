@@ -16,9 +16,8 @@ from wsss.config import Config, Params, stage_params
 from wsss.errors import UserError
 from wsss.jobrecords import JobRecord, evaluation_records, stage_records
 from wsss.paths import Paths
-from wsss.stages.outputs import FILES
+from wsss.pipeline import FILES, TRAINED
 from wsss.stages.ownership import own_evaluations, own_stages, passed_evaluations, passed_stages
-from wsss.tracking.layout import TRAINED
 from wsss.tracking.records import Input, Times
 
 # What the flat report of an evaluation holds beside scores.

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from wsss.artifacts import json_bytes
-from wsss.tracking.layout import TRAINED, roles_of
+from wsss.pipeline import TRAINED
+from wsss.tracking.layout import roles_of
 from wsss.tracking.records import File, Metric, Record, digest, flatten, metric_name
 from wsss.tracking.results import NO_SCORES, Results, file_hash, read_rows
 

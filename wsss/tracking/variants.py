@@ -13,9 +13,9 @@ from wsss.artifacts import load_json
 from wsss.config import Config
 from wsss.config.slices import SHARED
 from wsss.paths import Paths
+from wsss.pipeline import TRAINED
 from wsss.stages.evaluations import wanted
 from wsss.stages.ownership import passed_evaluations
-from wsss.tracking.layout import TRAINED
 from wsss.tracking.records import File, Metric, Network, Record, Times, digest, flatten, metric_name
 from wsss.tracking.results import Results, file_hash
 from wsss.tracking.stages import revisions, scores

@@ -10,10 +10,10 @@ from wsss.artifacts import load_weights
 from wsss.config import Config
 from wsss.inference.prediction import Predictor
 from wsss.models.segmenters import Segmenter
-from wsss.stages.networks import build_method, build_segmenter, load_trained
-from wsss.stages.segment import SegmentationTask
-
-__all__ = ["Predictor", "load_predictor"]
+from wsss.networks.method import build_method
+from wsss.networks.segmenter import build_segmenter
+from wsss.networks.trained import load_trained
+from wsss.tasks.segmentation import SegmentationTask
 
 
 def load_predictor(config: Config, classes: int, weights: Path) -> Predictor:
