@@ -132,7 +132,7 @@ def fit(
             "images of the whole batch: set micro_batch to null"
         )
     if count() > 1:
-        check_batches(orders, count(), config.micro_batch)
+        check_batches(orders, count(), config.micro_batch, task.fewest)
         synchronise(task)
     device = pick_device(how.compute)
     place(task, how.compute, device, training=True)

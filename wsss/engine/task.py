@@ -68,6 +68,11 @@ class Task(nn.Module):
         """Number of optimiser steps on each batch."""
         return 1
 
+    def fewest(self, batch: int) -> int:
+        """The smallest number of images that the loss of ``batch`` images shares out among
+        processes (:func:`wsss.distributed.collectives.mine`): each has to get one."""
+        return batch
+
     def weight(self, batch: Batch) -> float:
         """Share of a micro-batch in the global batch's mean loss, before normalisation."""
         return float(len(batch["id"]))

@@ -206,6 +206,11 @@ class Pss(Method):
         peak = peaks / total(label.sum()).clamp(min=1)
         return Losses(objective, {**terms, "peak": peak})
 
+    def fewest(self, batch: int) -> int:
+        """Those that multi-scale attention looks at."""
+        p = self.params
+        return math.ceil(batch * p.mam_share) if p.mam_weight else batch
+
     def after_step(self, progress: Progress) -> None:
         """Let SupportNet follow."""
         p = self.params
@@ -251,7 +256,7 @@ class Pss(Method):
         """MAM on the first images of the global batch, whose order is random; processes share
         them."""
         p, label = self.params, gathered(batch["label"])
-        count = math.ceil(len(label) * p.mam_share)
+        count = self.fewest(len(label))
         images, keys = (mine(gathered(batch[name])[:count]) for name in ("image", "key"))
         grid = [-(-length // p.mam_stride) for length in images.shape[2:]]
         own = []
