@@ -1,4 +1,8 @@
-"""What a job cost: ``*.run.json`` beside its artifact, never hashed, never an input."""
+"""What a job cost: ``*.run.json`` beside its artifact, never hashed, never an input.
+
+Memory is that of one process. Of a training in several (``processes``) it is the first one's; each
+of the others holds about as much.
+"""
 
 from __future__ import annotations
 
@@ -58,6 +62,14 @@ def peak_memory_mb() -> float:
     return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, children)
 
 
+def cuda_peak_mb() -> float | None:
+    """Return the most that this process has allocated on its GPU, in MB; None if it uses none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    return round(float(torch.cuda.max_memory_allocated()) / 1024**2, 1)
+
+
 def machine() -> str:
     """Return cores, memory and, in a process that uses one, the GPU of this machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
@@ -75,9 +87,12 @@ def record(artifact: Path, stage: str, **facts: Any) -> Iterator[dict[str, Any]]
     began = time.monotonic()
     facts = {"stage": stage, **facts}
     yield facts
+    seconds = round(time.monotonic() - began, 2)
+    cuda = cuda_peak_mb()  # before the GPU is asked for its name, which takes it into use
     facts |= {
-        "seconds": round(time.monotonic() - began, 2),
+        "seconds": seconds,
         "peak_rss_mb": round(peak_memory_mb(), 1),
+        **({} if cuda is None else {"cuda_peak_mb": cuda}),
         "git": git_revision(),
         "python": platform.python_version(),
         "machine": machine(),

@@ -156,3 +156,17 @@ def test_timings(tmp_path: Path, tiny_raw: dict[str, Any]) -> None:
     ]
     assert "(shared)" in text
     assert "| baseline | cam | 2 | 4 | 20.0 | 501 |" in (root / "timings.md").read_text()
+
+
+def test_memory_of_gpus_is_shown_where_one_was_used(tmp_path: Path, tiny_params: Params) -> None:
+    run = tmp_path / "toy" / "supervised" / "seed0"
+    cost(run / "predict/scores.run.json", "predict", "supervised", 0, 1, 100)
+    path = run / "segment/weights.run.json"
+    cost(path, "segment", "supervised", 0, 2, 200)
+    assert "GPU" not in timings(tmp_path, "toy", ["supervised"], [0], tiny_params)
+    save_json(path, {**load_json(path), "cuda_peak_mb": 1234.5})
+    lines = timings(tmp_path, "toy", ["supervised"], [0], tiny_params).splitlines()
+    assert lines[2].endswith("peak memory (MB)  peak GPU memory (MB)")
+    assert [line.split()[-2:] for line in lines[4:]] == [["200", "1234"], ["100", "–"]]
+    with (tmp_path / "toy" / "timings.csv").open(newline="") as stream:
+        assert [row["cuda_peak_mb"] for row in csv.DictReader(stream)] == ["1234", ""]

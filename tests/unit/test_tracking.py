@@ -255,6 +255,17 @@ def test_curves_keep_their_steps_and_leave_empty_cells_out(params: Params) -> No
     assert [(m.step, m.value) for m in sweep if m.name == "sweep/miou"] == [(0, 0.1), (1, 0.2)]
 
 
+def test_the_peak_on_the_gpu_is_told_where_one_was_used(params: Params, tmp_path: Path) -> None:
+    path = tmp_path / "results/scenes/irnet/seed0/segment/weights.run.json"
+    save_json(path, {**json.loads(path.read_text()), "cuda_peak_mb": 512.0})
+    found = by_key(params)
+    for key in ("scenes/irnet/seed0", "scenes/irnet/seed0/segment"):
+        metrics = {metric.name: metric.value for metric in found[key].metrics}
+        assert metrics["peak_cuda_mb"] == 512.0
+    other = found["scenes/supervised/seed0"].metrics
+    assert "peak_cuda_mb" not in {metric.name for metric in other}
+
+
 def test_a_half_finished_variant_is_there_and_says_so(params: Params) -> None:
     record = by_key(params)["scenes/baseline/seed0"]
     assert not record.complete
@@ -565,7 +576,6 @@ def test_a_variant_of_which_only_a_training_was_seen_says_how_that_ended(fresh: 
 OPEN = """
 import sys
 from wsss.config.schema import Tracking
-from wsss.pipeline import TRAINED
 from wsss.tracking.store import open_store
 
 tracking = Tracking.model_validate_json(sys.argv[1])

@@ -18,7 +18,7 @@ from wsss.stages.evaluations import wanted
 from wsss.stages.ownership import passed_evaluations
 from wsss.tracking.records import File, Metric, Network, Record, Times, digest, flatten, metric_name
 from wsss.tracking.results import Results, file_hash
-from wsss.tracking.stages import revisions, scores
+from wsss.tracking.stages import cost_metrics, revisions, scores
 
 # What refinements are from; a method names its own paper.
 REFINEMENTS = {
@@ -103,10 +103,7 @@ def _metrics(results: Results, stages: list[str]) -> Iterator[Metric]:
     upper = _upper(results)
     if final is not None and upper:
         yield Metric("share_of_supervised", round(final / upper, 6))
-    jobs = [facts for stage in stages for _, facts in results.costs(stage)]
-    if jobs:
-        yield Metric("seconds", round(sum(float(job["seconds"]) for job in jobs), 2))
-        yield Metric("peak_memory_mb", max(float(job["peak_rss_mb"]) for job in jobs))
+    yield from cost_metrics([facts for stage in stages for _, facts in results.costs(stage)])
 
 
 def _upper(results: Results) -> float | None:
