@@ -8,9 +8,9 @@ Only what a workflow run wrote is quoted; nothing is typed in by hand.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -179,10 +179,22 @@ def page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["collect"]:
-        collect(Path(sys.argv[2]))
+def main(words: list[str] | None = None) -> int:
+    """Collect a run's files if asked to, then write the pages."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    collecting = parser.add_subparsers(dest="command").add_parser("collect")
+    collecting.add_argument("folder", type=Path)
+    options = parser.parse_args(words)
+    if options.command == "collect":
+        collect(options.folder)
     (DOCS / "results.md").write_text(page())
     fill_readme(DOCS.parent / "README.md", METRICS / "scenes")
     for method in METHODS:
         fill_method(DOCS / "methods" / f"{method}.md")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,13 +13,13 @@ from torch import Tensor
 _KEPT = 256
 
 
-def constant(values: tuple[Any, ...], like: Tensor) -> Tensor:
-    """Return ``values``, numbers or equal tuples of them, as a tensor of the kind of ``like``.
+def constant(values: Sequence[Any], like: Tensor) -> Tensor:
+    """Return ``values``, numbers or equal sequences of them, as a tensor of the kind of ``like``.
 
     What ``like.new_tensor`` gives, but a device waits for the host's list the first time only.
     The result is shared: never change it in place.
     """
-    return _made(values, like.device, like.dtype)
+    return _made(_frozen(values), like.device, like.dtype)
 
 
 @lru_cache(maxsize=_KEPT)
@@ -26,3 +27,7 @@ def _made(values: tuple[Any, ...], device: torch.device, dtype: torch.dtype) -> 
     # It outlives the mode in which it is first asked for, and may be trained with in another.
     with torch.inference_mode(False):
         return torch.tensor(values, dtype=dtype, device=device)
+
+
+def _frozen(values: Any) -> Any:
+    return tuple(map(_frozen, values)) if isinstance(values, list | tuple) else values

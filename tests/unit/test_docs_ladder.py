@@ -93,6 +93,41 @@ def test_the_table_says_mean_spread_and_difference(
     assert "more" not in ladder.table(["baseline"])
 
 
+def test_without_the_first_rung_nothing_is_held_against_another(
+    ladder: ModuleType, params: Params, tmp_path: Path
+) -> None:
+    finish(tmp_path, "more", 0, 0.5)
+    ladder.keep(params, "more", 0)
+    assert "| more | 50.0 | – | [51.0] |" in ladder.table()
+    assert "Not run yet: baseline." in ladder.table()
+
+
+def test_an_unknown_word_is_an_error(
+    ladder: ModuleType, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ladder, "load_params", lambda _: params)
+    for words in (["rnu"], ["run", "nothing"], ["run", "baseline", "mroe"]):
+        with pytest.raises(SystemExit) as error:
+            ladder.main(words)
+        assert error.value.code == 2
+    monkeypatch.setattr(ladder, "run", lambda _, chosen: len(chosen))
+    assert ladder.main(["run"]) == 0
+    assert ladder.main(["run", "more", "baseline"]) == 2
+
+
+def test_the_page_of_results_is_written_on_request_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    results = importlib.import_module("results")
+    monkeypatch.setattr(results, "DOCS", tmp_path)
+    for words in (["colect", "results/scenes"], ["collect"]):
+        with pytest.raises(SystemExit) as error:
+            results.main(words)
+        assert error.value.code == 2
+    assert not (tmp_path / "results.md").exists()
+
+
 def test_a_full_rung_keeps_the_scores_of_what_it_shares(
     ladder: ModuleType, raw_params: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -214,6 +214,18 @@ def test_the_loss_is_the_sum_over_present_classes() -> None:
     assert boundary_contrast(logits, features, targets, labels.flip(1), keys) == 0
 
 
+@pytest.mark.parametrize("most", [1, 2, 3, 9])
+def test_classes_that_no_image_has_are_not_searched(most: int) -> None:
+    logits, features, targets, labels = scene()
+    logits, targets = (F.pad(x, (0, 0, 0, 0, 0, 2), value=-1.0) for x in (logits, targets))
+    labels = F.pad(labels, (0, 2))
+    keys = torch.tensor([5, 6])
+    every = boundary_contrast(logits, features, targets, labels, keys)
+    some = boundary_contrast(logits, features, targets, labels, keys, most=most)
+    assert every != 0
+    torch.testing.assert_close(some, every, rtol=1e-4, atol=1e-7)
+
+
 def test_the_draw_is_a_function_of_the_key() -> None:
     logits, features, targets, labels = scene()
     few = replace(DEFAULT, points=12)

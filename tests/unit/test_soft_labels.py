@@ -166,7 +166,7 @@ def test_only_what_is_trained_on_is_made_probabilities(
     segment = tiny_params.base.segment.model_copy(update={"labels": labels})
     context = SimpleNamespace(
         config=tiny_params.base.model_copy(update={"segment": segment, "road": "two-stage"}),
-        manifest=SimpleNamespace(role=lambda _: [Item("a", "", None, (0,), ())], num_classes=6),
+        manifest=SimpleNamespace(role=lambda _: [Item("a", "", None, ("cat",), ())], num_classes=6),
         paths=SimpleNamespace(store=lambda _, name: tmp_path / f"{name}.zip"),
     )
     soft = _supervision(context).soft  # type: ignore[arg-type]

@@ -62,8 +62,8 @@ def _chosen(uniform: Tensor, share: float) -> Tensor:
 
 def _factors(uniform: Tensor, how: Distortion) -> Tensor:
     """Factors (B, 4) for :func:`colour_jitter`; those of images left alone change nothing."""
-    neutral = constant((1.0, 1.0, 1.0, 0.0), uniform)
-    drawn = neutral + (2 * uniform[:, 1:5] - 1) * constant(tuple(how.jitter), uniform)
+    neutral = constant([1.0, 1.0, 1.0, 0.0], uniform)
+    drawn = neutral + (2 * uniform[:, 1:5] - 1) * constant(how.jitter, uniform)
     return torch.where(uniform[:, :1] < how.jitter_share, drawn, neutral)
 
 

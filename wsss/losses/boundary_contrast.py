@@ -17,8 +17,6 @@ from torch import Tensor
 
 from wsss.randomness import keyed_uniform
 
-# The 5 x 5 kernel's left half, by rows; the right half is its mirrored negative (official code).
-_ROWS = ((2.0, 1.0), (3.0, 2.0), (4.0, 3.0), (3.0, 2.0), (2.0, 1.0))
 # Random layers of the two draws, apart from those of dropout.
 _INSIDE, _OUTSIDE = 2001, 2002
 
@@ -73,9 +71,14 @@ class Points(NamedTuple):
 
 
 def sobel_kernels(like: Tensor) -> Tensor:
-    """Return (2, 1, 5, 5): responses are left minus right and top minus bottom."""
-    left = like.new_tensor(_ROWS)
-    across = torch.cat([left, torch.zeros_like(left[:, :1]), -left.flip(1)], dim=1)
+    """Return (2, 1, 5, 5): responses are left minus right and top minus bottom.
+
+    Rows of the first one are (2, 1, 0, -1, -2), (3, 2, 0, -2, -3), (4, 3, 0, -3, -4) and mirrored
+    (official code): 2 + column - row, as distances from the middle. Computed, because the host
+    would wait for numbers of its own to reach the device.
+    """
+    line = torch.arange(-2, 3, device=like.device, dtype=like.dtype)
+    across = -line.sign() * (2 + line.abs() - line.abs()[:, None])
     return torch.stack([across, across.T])[:, None]
 
 
@@ -231,6 +234,7 @@ def boundary_contrast(
     keys: Tensor,
     how: BoundaryContrast = DEFAULT,
     aligned: bool = False,
+    most: int | None = None,
 ) -> Tensor:
     """Sum of :func:`group_contrast` over images and their classes.
 
@@ -242,14 +246,18 @@ def boundary_contrast(
         keys: (B,) int64; the draw of points is a function of them.
         how: constants.
         aligned: see :func:`sample_features`.
+        most: no image has more classes, as the host knows: so many are searched in each, present
+            ones first. None: all.
 
     Returns:
         A scalar; the official code divides it by B.
     """
     height, width = size = (logits.shape[2], logits.shape[3])
-    count, classes = labels.shape
+    count, classes = len(labels), min(labels.shape[1], most or labels.shape[1])
+    present, chosen = labels.topk(classes, dim=1)
     with torch.no_grad():
         sharp = (how.sharpness * logits).softmax(1)[:, 1:]
+        sharp = sharp.gather(1, chosen[:, :, None, None].expand(-1, -1, height, width))
         sides = find_sides(sharp, how)
         drawn = [
             draw_points(
@@ -269,7 +277,7 @@ def boundary_contrast(
         same = codes[1] @ codes[0].mT
         # All valid points count, not the drawn ones: there may be more than are drawn.
         enough = (sides.valid.sum((-2, -1)) >= how.least).all(0).flatten()
-        active = enough & (labels.flatten() > 0)
+        active = enough & (present.flatten() > 0)
     values = group_contrast(outer, inner, same, drawn[1].valid, drawn[0].valid)
     return torch.where(active, values, 0).sum()
 

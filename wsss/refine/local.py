@@ -69,7 +69,7 @@ def _distance(images: Tensor, places: Sequence[tuple[int, int]], scale: float) -
     """-(d / (std of all distances) / scale)^2 of each neighbour: (1, Q, 1, 1)."""
     lengths = [math.hypot(y, x) for y, x in places]
     spread = statistics.stdev(lengths) + EPSILON
-    values = tuple(-((length / spread / scale) ** 2) for length in lengths)
+    values = [-((length / spread / scale) ** 2) for length in lengths]
     return constant(values, images)[None, :, None, None]
 
 

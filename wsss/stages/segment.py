@@ -80,7 +80,8 @@ def run(context: Context) -> None:
     items, read_masks, soft, inputs = _supervision(context)
     network = build_segmenter(context.config, manifest.num_classes + 1, True, context.seed)
     balanced, by_scores = training.loss == "balanced", read_masks is None
-    task = SegmentationTask(network, balanced, by_scores, training.msc, training.boundary)
+    most = max(len(item.labels) for item in items)
+    task = SegmentationTask(network, balanced, by_scores, training.msc, training.boundary, most)
     fill = padding(network.backbone)
     dataset = CropDataset(manifest, items, training, context.seed, fill, read_masks, soft)
     orders = shuffled_batches(len(items), training.batch, context.seed)

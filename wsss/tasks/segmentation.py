@@ -31,6 +31,7 @@ class SegmentationTask(NetworkTask[Segmenter]):
         soft: the labels are probabilities at a coarser grid, not masks.
         msc: scales of an image pyramid beside 1, see :func:`pyramid_logits`; each scale and their
             maximum have the loss.
+        most: tags that an image has at most; None: unknown. The contrast searches so many classes.
         boundary: contrast of features across object boundaries, at scale 1, beside the
             cross-entropy. It compares by scores or probabilities where the batch has them, by masks
             otherwise.
@@ -43,9 +44,11 @@ class SegmentationTask(NetworkTask[Segmenter]):
         soft: bool = False,
         msc: Sequence[float] | None = None,
         boundary: Boundary | None = None,
+        most: int | None = None,
     ) -> None:
         super().__init__(network)
         self.balanced, self.soft, self.msc, self.boundary = balanced, soft, msc, boundary
+        self.most = most
 
     def logits(self, images: Tensor) -> Tensor:
         """Map (B, 3, H, W) RGB in [0, 1] to the logits (B, K, h, w) of a prediction."""
@@ -109,4 +112,5 @@ class SegmentationTask(NetworkTask[Segmenter]):
                 batch["key"],
                 how,
                 dense.aligned,
+                self.most,
             )
