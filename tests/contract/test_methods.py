@@ -22,7 +22,8 @@ from wsss.data.views import ViewRequest
 from wsss.engine.loop import split_batch
 from wsss.engine.optim import build_optimizer
 from wsss.engine.task import Progress
-from wsss.methods import load_method, method_names
+from wsss.errors import UserError
+from wsss.methods import check_method, load_method, method_names
 from wsss.methods.base import Method
 from wsss.models.backbones import build_backbone
 from wsss.models.dropout import set_keys
@@ -163,9 +164,22 @@ def test_masks_of_its_own_where_it_takes_the_single_stage_road(name: str) -> Non
         masks = method.segment(images)
         assert masks.shape[:2] == (2, CLASSES + 1)
         assert masks.isfinite().all()
+        if not method.gives_scores():
+            assert torch.allclose(method.scores(images), masks.float().softmax(1), atol=1e-6)
     else:
         with pytest.raises(NotImplementedError, match=method.info.title):
             method.segment(images)
+
+
+def test_logits_are_combined_where_there_are_any(name: str) -> None:
+    config = config_of(name)
+    wanted = config.predict.model_copy(update={"combine": "max_logits"})
+    changed = config.model_copy(update={"predict": wanted})
+    if config.road == "single-stage" and load_method(name).gives_scores():
+        with pytest.raises(UserError, match="no softmax of logits: set it to mean"):
+            check_method(changed, "here")
+    else:
+        check_method(changed, "here")
 
 
 def test_losses_are_finite_and_every_parameter_learns(name: str) -> None:

@@ -168,7 +168,8 @@ def test_options_change_the_settings(project: Project, run: Run, tmp_path: Path)
     arguments = ("--weights", project.weights, "--images", project.photos, "--out", out)
     assert run(*arguments, *options)[0] == 0
     settings = json.loads((out / "predict.json").read_text())
-    assert settings["predict"] == {"scales": [1.0], "flip": False, "batch": 3, "stride": 4}
+    expected = {"scales": [1.0], "flip": False, "combine": "mean", "batch": 3, "stride": 4}
+    assert settings["predict"] == expected
     assert settings["crf"] is None
     # One unflipped pass is the stage's single-scale mask, but for the stored half precision.
     single = MaskStore(project.masks.with_name("single.zip"))

@@ -47,6 +47,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Scales = Annotated[list[Positive], Field(min_length=1)]
 Range = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 Sizes = Annotated[list[Positive], Field(min_length=2)]
+Combine = Literal["mean", "max_logits"]
 Road = Literal["two-stage", "single-stage", "supervised"]
 
 
@@ -212,6 +213,7 @@ class Training(Section):
     power: Positive
     schedule_every: Count
     warmup: Fraction
+    warmup_start: Fraction | None
     ema: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)] | None
     clip: Positive | None
     freeze_bn: bool
@@ -244,6 +246,7 @@ class Cam(Section):
 
     scales: Scales
     flip: bool
+    flip_combine: Literal["sum", "max"]
     batch: Count
     stride: Count
     maps: str | None
@@ -388,6 +391,7 @@ class Predict(Section):
 
     scales: Scales
     flip: bool
+    combine: Combine
     batch: Count
     stride: Count
 

@@ -26,6 +26,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "classify.dropout",
         "cam.scales",
         "cam.flip",
+        "cam.flip_combine",
         "cam.batch",
         "cam.stride",
         "cam.maps",

@@ -25,7 +25,8 @@ def load_predictor(config: Config, classes: int, weights: Path) -> Predictor:
     if config.road == "single-stage":
         method = build_method(config, classes, False)
         load_trained(method, weights)
-        return Predictor(method, method.scores, config.classify.output_stride, logits=False)
+        logits = None if method.gives_scores() else method.segment
+        return Predictor(method, logits, config.classify.output_stride, method.scores)
     task = SegmentationTask(build_segmenter(config, classes + 1, False), msc=config.segment.msc)
     load_trained(_Doubled(task.network) if _is_doubled(weights) else task, weights)
     return Predictor(task, task.logits, config.segment.output_stride)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -51,3 +51,13 @@ def multi_scale(
         for mirrored, part in enumerate(passes):
             unflipped = part.flip(3) if mirrored else part
             yield F.interpolate(unflipped, grid, mode="bilinear", align_corners=False)
+
+
+def by_scale(
+    passes: Iterable[Tensor], flip: bool, combine: Callable[[Tensor, Tensor], Tensor]
+) -> Iterator[Tensor]:
+    """Yield one map a scale: of :func:`multi_scale`'s passes, each combined with its mirrored twin
+    if there is one."""
+    rest = iter(passes)
+    for maps in rest:
+        yield combine(maps, next(rest)) if flip else maps

@@ -118,7 +118,7 @@ def inference(
     left = _left_by_workflow(weights)
     if left is not None:
         return left
-    plain = Predict(scales=[1.0], flip=False, batch=1, stride=1)
+    plain = Predict(scales=[1.0], flip=False, combine="mean", batch=1, stride=1)
     return Inference(plain, None, PLAIN)
 
 

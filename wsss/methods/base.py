@@ -162,6 +162,11 @@ class Method(Task):
         """
         return self.segment(images).float().softmax(1)
 
+    @classmethod
+    def gives_scores(cls) -> bool:
+        """Whether :meth:`scores` are its own and no softmax of :meth:`segment`'s logits."""
+        return cls.scores is not Method.scores
+
     def batches(
         self, labels: Tensor, training: Training, seed: int
     ) -> Callable[[int], list[list[int]]]:

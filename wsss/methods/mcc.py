@@ -17,14 +17,17 @@ Deviations:
 - View 0 and the source of local views are the same crop unmirrored, so that regions and masks
   speak of the same places; the official code mirrors each by itself, which leaves half of the
   flags on the wrong side. ``literal_flips`` does as it does.
-- Padding is excluded from the affinity on the token grid; the official code compares token
-  indices with pixels. ``literal_box`` does as it does.
+- Padding is excluded from the affinity on the token grid: a cell counts if its centre is inside
+  the image, which for edges at multiples of 16 pixels is the box divided by 16. The official code
+  compares token indices with pixels. ``literal_box`` does as it does.
+- Where the official code does otherwise than it means to, the intention is the default;
+  ``literal_flips`` and ``literal_box`` follow its letter.
+- Classifiers start at a truncated normal of deviation 0.02, a choice of ours.
 - The energy sums over all pairs exactly, on a grid of bounded size; the official code filters on
   the permutohedral lattice.
 - Activation maps while training use the backbone's running statistics, where it has any.
-- Segmentation scores are averaged probabilities as in the whole system; the official code takes
-  the maximum of logits over scales. CAM inference sums flips; the official code takes their
-  maximum.
+- Inference combines scales and flips as the configuration says, which is the system's way unless
+  it takes the official code's: ``predict.combine: max_logits``, ``cam.flip_combine: max``.
 - A network without transformer weights carries transformer blocks on a CNN: see
   ``wsss.models.tokens``. Through the CNN's receptive field pixels of masked tokens reach visible
   ones; hidden are tokens.
@@ -61,7 +64,7 @@ from wsss.data.local_crops import crop_corners, crop_positive, cut
 from wsss.data.training import Batch
 from wsss.data.views import ResizedView
 from wsss.engine.task import Losses, Progress
-from wsss.inference.scales import multi_scale
+from wsss.inference.scales import by_scale, multi_scale
 from wsss.labels import IGNORE
 from wsss.losses.collaborative import (
     coarse_masks,
@@ -193,7 +196,8 @@ class Mcc(Method):
             "one geometry for input and source of local views; literal_flips for the official",
             "padding is left out on the token grid; literal_box for the official",
             "exact energy on a grid of bounded size",
-            "averaged probabilities at inference, summed flips of CAMs",
+            "inference combines scales and flips as configured; predict.combine: max_logits and "
+            "cam.flip_combine: max for the official",
             "transformer blocks on a CNN where there are no transformer weights",
         ),
         terms={
@@ -364,11 +368,7 @@ class Mcc(Method):
         stride = self.backbone.reductions[-1]
         with self._still():
             found = multi_scale(both, images, p.cam_scales, p.cam_flip, size, stride, False)
-            passes = list(found)
-            if p.cam_flip:
-                passes = [
-                    torch.maximum(a, b) for a, b in zip(passes[::2], passes[1::2], strict=True)
-                ]
+            passes = by_scale(found, p.cam_flip, torch.maximum)
             total = torch.stack([one.relu() for one in passes]).sum(0)
             maps = _from_lowest(total) * label.repeat(1, 2)[:, :, None, None]
         return _Maps(*maps.chunk(2, 1))
@@ -488,7 +488,10 @@ def _from_lowest(maps: Tensor) -> Tensor:
 
 
 def _centres(valid: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Whether the centre of each cell is inside the image: (B, H, W) to (B, h, w) bool."""
+    """Whether the centre of each cell is inside the image: (B, H, W) to (B, h, w) bool.
+
+    The box in pixels divided by the stride, with its edges rounded to the nearest cell.
+    """
     rows, columns = (
         ((torch.arange(n, device=valid.device) + 0.5) * side / n).long()
         for n, side in zip(grid, valid.shape[1:], strict=True)

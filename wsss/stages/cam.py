@@ -44,6 +44,7 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
                         grid_of(size, config.cam.stride),
                         config.classify.output_stride,
                         method.normalise_seeds,
+                        config.cam.flip_combine,
                     )
                 for index, cam in zip(indices, cams.cpu(), strict=True):
                     present = manifest.present(held[index])
