@@ -565,7 +565,6 @@ def test_a_variant_of_which_only_a_training_was_seen_says_how_that_ended(fresh: 
 OPEN = """
 import sys
 from wsss.config.schema import Tracking
-from wsss.pipeline import TRAINED
 from wsss.tracking.store import open_store
 
 tracking = Tracking.model_validate_json(sys.argv[1])
