@@ -15,10 +15,13 @@ Deviations: those of SEAM, and
 
 - Random cells are drawn by (sample, view, cell), not by a global generator.
 - The projection reads the features after dropout, as the classifier does.
-- Where released code and intention differ, the code is followed, since the published numbers are
-  its: the background prototype is the mean of arbitrary cells (``background_cells: lowest``),
-  prototypes of absent classes are negatives (``absent_negatives: false``), and a cell's own
-  prototype may be among its semi-hard ones (``own_ranked: false``).
+- Where released code and intention differ, the intention is the default elsewhere in this system.
+  Two rules are kept as an exception, since every prototype and with it the published numbers rest
+  on them: the background prototype is the mean of arbitrary cells (``background_cells: lowest`` for
+  what was meant), and prototypes of absent classes are negatives (``absent_negatives: false``).
+  RTC, which takes this contrast over, keeps the same two.
+- A cell's own prototype is none of its negatives; the official code ranks it among them
+  (``own_ranked: true``).
 """
 
 from __future__ import annotations
@@ -75,12 +78,12 @@ class PpcParams(SeamParams):
     intra_weight: NonNegative = 0.1  # contrast within a view
     negative_first: Count = 4  # ranks of the semi-hard prototypes, of 21
     negative_last: Count = 13  # the last of them
-    own_ranked: bool = True  # a cell's own prototype has a rank, too
+    own_ranked: bool = False  # true: a cell's own prototype has a rank, too (official code)
     hard_from: BelowOne = 0.1  # of a class's cells, too hard ones
     hard_share: Fraction = 0.5  # the next hardest
     random_share: Fraction = 0.5  # random ones beside these
-    background_cells: Literal["constant", "lowest"] = "constant"  # lowest: see the deviations
-    absent_negatives: bool = True  # false: see the deviations
+    background_cells: Literal["constant", "lowest"] = "constant"  # official code; lowest: as meant
+    absent_negatives: bool = True  # official code; false: as meant
 
     @model_validator(mode="after")
     def _ranks(self) -> PpcParams:
@@ -116,6 +119,7 @@ class Ppc(Seam):
             *Seam.info.deviations,
             "random cells by (sample, view, cell)",
             "the projection reads the features after dropout",
+            "a cell's own prototype is none of its negatives; own_ranked: true for the official",
         ),
         terms={
             **Seam.info.terms,
