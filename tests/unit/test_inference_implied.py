@@ -50,4 +50,4 @@ def test_every_key_was_there_at_first_or_says_what_it_meant_before(
 def test_what_was_recorded_stays() -> None:
     assert completed("compute", {"compile": True})["compile"]
     assert completed("compute", None) is None
-    assert completed("predict", {"flip": True}) == {"flip": True}
+    assert completed("method", {"name": "cam"}) == {"name": "cam"}

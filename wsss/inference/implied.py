@@ -19,6 +19,7 @@ _TRAINING: dict[str, Any] = {
     "freeze_affine": False,
     "bn_momentum": None,
     "checkpoint": None,
+    "warmup_start": None,
 }
 # Section -> key -> value. What only networks read that did not exist either is params.yaml's.
 IMPLIED: dict[str, dict[str, Any]] = {
@@ -38,6 +39,7 @@ IMPLIED: dict[str, dict[str, Any]] = {
         "separable": False,
         "bifpn": {"layers": 3, "literal": False},
     },
+    "predict": {"combine": "mean"},
     "crf": {"confidence": None, "certainty": 1.0},
 }
 
