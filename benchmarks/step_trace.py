@@ -129,7 +129,7 @@ def write_labels(context: Context) -> None:
 def trace(variant: str, stage: str, batch: int, crop: int) -> Trace:
     """Train for four steps and return the last one, its phases added up."""
     phases: list[Trace] = []
-    original = loop._step
+    original = loop.train_step
 
     def traced(task: Any, images: Any, progress: Any, phase: int, *rest: Any) -> dict[str, Any]:
         activities = [ProfilerActivity.CPU]
@@ -150,11 +150,11 @@ def trace(variant: str, stage: str, batch: int, crop: int) -> Trace:
         context = make_context(params, stage, variant, 0)
         if stage == "segment":
             write_labels(context)
-        loop._step = traced
+        loop.train_step = traced
         try:
             STAGES[stage](context)
         finally:
-            loop._step = original
+            loop.train_step = original
     return together(phases)
 
 

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from wsss.stages.networks import build_method
 
 from wsss.config import Params
 from wsss.config.resolve import overlay, read_yaml
@@ -25,7 +26,6 @@ from wsss.data.training import CropDataset, collate, finish_images
 from wsss.engine.task import Progress
 from wsss.models.dropout import set_keys
 from wsss.stages import manifest
-from wsss.stages.networks import build_method
 from wsss.stages.training import padding
 
 ROOT = Path(__file__).parents[1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,9 @@ from wsss.artifacts import ArrayStore, load_json
 from wsss.config import Params
 from wsss.config.resolve import overlay
 from wsss.context import make_context
-from wsss.data.scenes import read_part
 from wsss.refine.crf import threshold_labels
 from wsss.refine.resize import resize_bilinear
-from wsss.stages import cam, classify, manifest, scoring
+from wsss.stages import cam, classify, evaluate, manifest
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def recalls(tmp_path_factory: pytest.TempPathFactory, project: Path) -> dict[str
     context = make_context(params, "cam", "baseline", 0)
     out = context.paths.store("cam", "maps")
     cam.run(context, out)
-    scoring.run(make_context(params, "evaluate_cam", "baseline", 0), "cam_tune")
+    evaluate.run(make_context(params, "evaluate_cam", "baseline", 0), "cam_tune")
     tuned = load_json(context.paths.metrics("cam_tune").with_suffix(".json"))
     return _recalls(context.manifest, ArrayStore(out), tuned["threshold"])
 
@@ -42,7 +42,8 @@ def _recalls(data: Any, store: ArrayStore, threshold: float) -> dict[str, float]
     found = {"part": 0, "body": 0}
     total = {"part": 0, "body": 0}
     for item in data.role("train"):
-        entry, truth, part = store.get(item.id), data.read_mask(item), read_part(data.root, item)
+        entry, truth = store.get(item.id), data.read_mask(item)
+        part = data.read_mask(replace(item, mask=item.mask.replace("masks/", "parts/")))
         labels = threshold_labels(resize_bilinear(entry.array, entry.size), threshold)
         ids = np.array([0, *(c + 1 for c in entry.classes)])[labels]
         regions = {"part": part > 0, "body": (truth > 0) & (part == 0)}

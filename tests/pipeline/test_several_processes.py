@@ -138,6 +138,7 @@ def test_a_killed_process_ends_all_with_one_line(
     assert "was killed by SIGKILL" in line
     assert running.returncode == 1
     assert not any(Path(f"/proc/{rank}").exists() for rank in ranks)
+    assert "process 0 lost another: " in (folder_of(folder, 2) / "logs/classify.log").read_text()
     assert not weights(folder, 2).exists()
 
 

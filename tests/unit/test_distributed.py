@@ -12,6 +12,7 @@ from torch import nn
 
 from tests.conftest import ROOT
 from wsss.distributed import collectives
+from wsss.distributed.group import LostPeerError
 from wsss.models.sync_norm import synchronise
 
 
@@ -34,6 +35,14 @@ def test_one_process_keeps_its_tensors() -> None:
     assert collectives.mine(x) is x
     assert collectives.host_table([1]) == [[1]]
     assert collectives.host_texts(["a"]) == ["a"]
+
+
+def test_a_full_gpu_is_no_lost_peer() -> None:
+    with pytest.raises(torch.OutOfMemoryError), collectives._together():
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(LostPeerError) as lost, collectives._together():
+        raise RuntimeError("Connection closed by peer")
+    assert "closed by peer" in str(lost.value.__cause__)
 
 
 def test_other_kinds_of_normalisation_are_named() -> None:

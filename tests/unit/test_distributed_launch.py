@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
 
-from wsss.distributed.launch import LOST, MEETING, meeting_point, outcome
+from wsss.distributed.launch import LOST, MEETING, PATIENCE, agent_config, meeting_point, outcome
 from wsss.distributed.parts import check_batches, part_of
 from wsss.distributed.place import ALONE, Place, place
 from wsss.errors import UserError
@@ -32,6 +33,15 @@ def test_batches_that_cannot_be_shared_are_refused() -> None:
         check_batches(lambda _: [[1, 2, 3]], 2, 1)
 
 
+def test_a_loss_that_shares_a_part_of_the_batch_is_asked_at_the_start() -> None:
+    def half(batch: int) -> int:
+        return batch // 2
+
+    check_batches(lambda _: [[1, 2, 3, 4]], 2, None, half)
+    with pytest.raises(UserError, match="4 images, of which the loss compares 2, cannot be shared"):
+        check_batches(lambda _: [[1, 2, 3, 4]], 3, None, half)
+
+
 def test_a_process_is_alone_unless_torchrun_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         monkeypatch.delenv(name, raising=False)
@@ -47,6 +57,34 @@ def test_a_process_is_alone_unless_torchrun_says_otherwise(monkeypatch: pytest.M
 def test_the_process_that_was_killed_is_named() -> None:
     with pytest.raises(UserError, match="process 1 was killed by SIGKILL"):
         outcome({0: -signal.SIGTERM, 1: -signal.SIGKILL, 2: LOST})
+
+
+def test_lack_of_memory_is_no_guess_at_other_signals() -> None:
+    with pytest.raises(UserError, match="lack of memory"):
+        outcome({0: -signal.SIGKILL})
+    with pytest.raises(UserError, match="killed by SIGSEGV: see the log"):
+        outcome({0: LOST, 1: -signal.SIGSEGV})
+
+
+def test_one_that_a_signal_ended_before_it_listened_was_interrupted() -> None:
+    with pytest.raises(Interrupted) as stop:
+        outcome({0: -signal.SIGTERM, 1: 143, 2: LOST})
+    assert stop.value.code == 143
+    assert outcome({0: -signal.SIGTERM, 1: 1}) == 1
+
+
+@pytest.mark.parametrize(("said", "seconds"), [(None, PATIENCE), ("7", 7)])
+def test_processes_have_time_to_save(
+    said: str | None, seconds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
+    monkeypatch.setenv(name, said or "")  # so that it is as before in the end
+    if said is None:
+        monkeypatch.delenv(name)
+    config = agent_config(meeting_point(1), 1, 2)
+    assert os.environ[name] == str(seconds)
+    # Older torch knows neither the variable nor the field.
+    assert getattr(config, "shutdown_timeout", seconds) == seconds
 
 
 def test_one_that_said_why_it_failed_is_not_spoken_for() -> None:

@@ -57,6 +57,12 @@ def test_its_parts_begin_one_after_the_other() -> None:
     assert torch.allclose(late["total"], parts)
 
 
+def test_processes_share_the_images_that_attention_looks_at() -> None:
+    assert [make().fewest(batch) for batch in (2, 3, 8)] == [1, 2, 4]
+    assert make(mam_share=0.1).fewest(8) == 1
+    assert make(mam_weight=0).fewest(2) == 2
+
+
 def test_no_gradient_reaches_the_support_network() -> None:
     method, batch = make().train(), batch_of(2)
     before = {k: v.clone() for k, v in method.support.state_dict().items()}

@@ -18,8 +18,9 @@ from wsss.inference.scales import multi_scale
 from wsss.methods.rtc import Rtc, RtcParams
 from wsss.models import wide_resnet38
 from wsss.models.backbones import build_backbone
-from wsss.models.dropout import keys_of_pass, set_keys
+from wsss.models.dropout import set_keys
 from wsss.models.wide_resnet38 import WideResNet38, Widths
+from wsss.randomness import keys_of_pass
 
 CLASSES = 3
 START, LATE = Progress(0, 100, 0), Progress(90, 100, 9)

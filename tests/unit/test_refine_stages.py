@@ -10,7 +10,8 @@ from wsss.artifacts import Entry
 from wsss.config import Params
 from wsss.data.manifest import Item
 from wsss.refine.crf import CrfParams, DoubtfulCrf, LabelCrf, refine_scores
-from wsss.stages.crf import optional_crf, refine
+from wsss.refine.crf_config import optional_crf
+from wsss.stages.crf import refine
 from wsss.stages.refining import Job, take_shard
 from wsss.stages.seeds import alpha_seeds, class_ids, label_seeds
 

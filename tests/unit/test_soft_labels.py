@@ -13,10 +13,10 @@ from PIL import Image
 
 from wsss.artifacts import ArrayStore, ArrayStoreWriter, Entry, MaskStoreWriter
 from wsss.config import Params
-from wsss.data.images import IGNORE
 from wsss.data.manifest import Item
 from wsss.data.training import SoftLabels
 from wsss.data.transforms import Crop, apply_crop, crop_scores, shares
+from wsss.labels import IGNORE
 from wsss.refine.crf import CrfParams
 from wsss.stages.refining import Job
 from wsss.stages.seeds import label_seeds

@@ -14,7 +14,8 @@ from wsss.config import Params, stage_params
 from wsss.config.slices import layout_of
 from wsss.errors import UserError
 from wsss.provenance import code_hash
-from wsss.report.configuration import described, stages_run
+from wsss.pipeline import stages_run
+from wsss.report.configuration import described
 from wsss.stages.evaluations import (
     EVALUATIONS,
     stage_of,
@@ -91,9 +92,12 @@ def publish():
     """Tell MLflow what there is now; the workflow's own outcome does not depend on it."""
     if not publishes(BASE.tracking):
         return
-    command = ["wsss", "publish", "--auto", "--params", RESOLVED]
+    # Here, unlike in jobs, PATH may lack the command: the environment need not be activated.
+    command = [sys.executable, "-m", "wsss", "publish", "--auto", "--params", RESOLVED]
     try:
         subprocess.run(command, timeout=BASE.tracking.timeout, check=False)
+    except OSError as error:
+        sys.stderr.write(f"warning: not published: {error}\n")
     except subprocess.TimeoutExpired:
         sys.stderr.write(
             f"warning: publishing took more than {BASE.tracking.timeout:g} s and was "

@@ -37,13 +37,13 @@ from PIL import Image
 
 from wsss.artifacts import ZIP_EPOCH, json_bytes, voc_palette
 from wsss.atomic import atomic_path
-from wsss.data.images import IGNORE, MEMBER, FileError, decode_mask, exists, read_bytes
+from wsss.data.images import MEMBER, FileError, exists, read_bytes
 from wsss.data.manifest import Item, Manifest
 from wsss.data.scan import Findings, Scan, check_roles, lists_of_roles, memberships, named_roles
 from wsss.data.scene_layout import Layout, Placed, draw_layout
 from wsss.data.scene_objects import tone_gap
 from wsss.data.scene_textures import BACKGROUNDS, PATTERNS, Background, Pattern, Rng, noise
-from wsss.errors import UserError
+from wsss.labels import IGNORE
 
 if TYPE_CHECKING:
     from wsss.config.schema import Data, Scenes
@@ -247,22 +247,3 @@ def _png(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
-
-
-def read_part(root: Path, item: Item) -> np.ndarray:
-    """Where an image's parts are, (H, W) uint8: k on the visible part of class k, else 0.
-
-    For analysis, such as recall on bodies (mask minus part); no method may see it. Raises
-    UserError if the archive has none.
-    """
-    path = f"{ARCHIVE}{MEMBER}parts/{item.id}.png"
-    try:
-        return decode_mask(read_bytes(Path(root), path), path)
-    except FileError as error:
-        raise UserError(f"image {item.id!r}: {error}") from error
-
-
-def read_grounds(root: Path) -> dict[str, str]:
-    """The background's name of every scene, by id. Raises UserError if there is no archive."""
-    index = json.loads(read_bytes(Path(root), ARCHIVE + MEMBER + INDEX))
-    return {identifier: entry["ground"] for identifier, entry in index.items()}

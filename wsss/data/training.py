@@ -15,7 +15,6 @@ from wsss.artifacts import ArrayStore
 from wsss.config.schema import Training
 from wsss.data.manifest import Item, Manifest
 from wsss.data.transforms import (
-    IGNORE,
     Crop,
     apply_crop,
     colour_jitter,
@@ -26,6 +25,7 @@ from wsss.data.transforms import (
 )
 from wsss.data.transforms import valid_pixels as valid_pixels_of
 from wsss.data.views import ViewRequest
+from wsss.labels import IGNORE
 from wsss.randomness import permutation, sample_key
 
 Sample = dict[str, Any]

@@ -14,8 +14,6 @@ from torch import Tensor
 from wsss.config.schema import Training
 from wsss.constants import constant
 
-IGNORE = 255
-
 
 class Crop(NamedTuple):
     """Where a training crop comes from: a resize, a window that may overhang, a flip.

@@ -25,9 +25,11 @@ _BUCKET = 8 * 2**20
 
 @contextmanager
 def _together() -> Iterator[None]:
-    """Tell an error of the connection from one of our own."""
+    """Tell an error of the connection from one of our own, such as a GPU that is full."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except (dist.DistError, RuntimeError) as error:
         raise LostPeerError("another process of this training has ended") from error
 

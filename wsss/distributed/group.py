@@ -10,16 +10,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 from wsss.distributed.launch import LOST
 from wsss.distributed.place import place
 from wsss.errors import UserError
 from wsss.interrupt import Interrupted
+
+if TYPE_CHECKING:
+    # Private to torch, and absent where it was built without its distributed part.
+    from torch._C._distributed_c10d import Store
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +78,8 @@ def joined(device: str) -> Iterator[None]:
         _claim_gpu(here.local, device, cuda)
         yield
     except (LostPeerError, dist.DistError) as error:
+        # For the log alone: who started the processes has a line for the terminal.
+        log.error("process %d lost another: %s", number, _first_line(error.__cause__ or error))
         log.debug("left alone", exc_info=True)
         raise SystemExit(LOST) from error
     except Interrupted as stop:
@@ -111,6 +117,10 @@ def _follow_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _first_to_fail(store: Store) -> bool:

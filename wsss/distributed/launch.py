@@ -9,10 +9,13 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from wsss.errors import UserError
-from wsss.interrupt import Interrupted
+from wsss.interrupt import SIGNALS, Interrupted
+
+if TYPE_CHECKING:
+    from torch.distributed.launcher.api import LaunchConfig
 
 log = logging.getLogger(__name__)
 
@@ -20,6 +23,11 @@ log = logging.getLogger(__name__)
 MEETING = "WSSS_RENDEZVOUS"
 # Exit status of a process whose peers have gone, see :mod:`wsss.distributed.group`.
 LOST = 76
+# Seconds that processes have to finish their step and save their state once a signal asked to end,
+# before they are killed: a little less than the 120 that the profile for SLURM warns ahead. torch
+# gives 30, and reads its variable, which whoever needs more may set.
+PATIENCE = 110
+_PATIENCE = "TORCH_ELASTIC_SHUTDOWN_TIMEOUT"
 _PORTS = (20000, 20000)  # first, number: above the well-known, below the ephemeral ones
 
 
@@ -41,19 +49,10 @@ def launch(arguments: Sequence[str], nodes: int, processes: int) -> int:
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed.launcher.api import elastic_launch
 
     _quieten()
-    meeting = meeting_point(nodes)
-    config = LaunchConfig(
-        min_nodes=nodes,
-        max_nodes=nodes,
-        nproc_per_node=processes,
-        run_id=meeting.name,
-        rdzv_endpoint=meeting.endpoint,
-        rdzv_backend="c10d",
-        max_restarts=0,
-    )
+    config = agent_config(meeting_point(nodes), nodes, processes)
     command = ["-m", "wsss", *arguments]
     log.info("starting %d processes on each of %d nodes", processes, nodes)
     try:
@@ -65,6 +64,22 @@ def launch(arguments: Sequence[str], nodes: int, processes: int) -> int:
     return 0
 
 
+def agent_config(meeting: Meeting, nodes: int, processes: int) -> LaunchConfig:
+    """Return what torchrun's agent is told."""
+    from torch.distributed.launcher.api import LaunchConfig
+
+    os.environ.setdefault(_PATIENCE, str(PATIENCE))  # as an argument, older torch does not know it
+    return LaunchConfig(
+        min_nodes=nodes,
+        max_nodes=nodes,
+        nproc_per_node=processes,
+        run_id=meeting.name,
+        rdzv_endpoint=meeting.endpoint,
+        rdzv_backend="c10d",
+        max_restarts=0,
+    )
+
+
 def outcome(codes: dict[int, int]) -> int:
     """Return the exit status that stands for those of the processes that failed.
 
@@ -72,20 +87,30 @@ def outcome(codes: dict[int, int]) -> int:
         Interrupted: a signal asked all of them to end.
         UserError: one was killed, which it could not say itself.
     """
+    # One that a signal asked to end before it could listen, as it asks those that are left, has the
+    # status of one that listened.
+    codes = {rank: 128 - code if -code in SIGNALS else code for rank, code in codes.items()}
     killed = {rank: -code for rank, code in codes.items() if code < 0}
     if killed:
-        # Those that are left are ended by SIGTERM.
-        rank, number = min(killed.items(), key=lambda one: (one[1] == signal.SIGTERM, one[0]))
-        raise UserError(
-            f"training process {rank} was killed by {signal.Signals(number).name}, most likely for "
-            "lack of memory: lower batch or distributed.processes, or give the job more memory"
-        )
+        rank, number = min(killed.items())
+        raise UserError(_killed(rank, number))
     told = [code for code in codes.values() if code != LOST]
     if not told:
         raise UserError("the training processes lost each other: the log says how")
     if all(code > 128 for code in told):
         raise Interrupted(max(told) - 128)
     return 1
+
+
+def _killed(rank: int, number: int) -> str:
+    """Say how a process ended; only SIGKILL is how a lack of memory ends one."""
+    how = f"training process {rank} was killed by {signal.Signals(number).name}"
+    if number != signal.SIGKILL:
+        return f"{how}: see the log"
+    return (
+        f"{how}, most likely for lack of memory: lower batch or distributed.processes, or give the "
+        "job more memory"
+    )
 
 
 def meeting_point(nodes: int) -> Meeting:

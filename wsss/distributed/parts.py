@@ -21,16 +21,27 @@ def part_of(length: int, rank: int, count: int) -> slice:
     return slice(start, start + base + (rank < larger))
 
 
-def check_batches(orders: Callable[[int], list[list[int]]], count: int, micro: int | None) -> None:
+def check_batches(
+    orders: Callable[[int], list[list[int]]],
+    count: int,
+    micro: int | None,
+    fewest: Callable[[int], int] = lambda length: length,
+) -> None:
     """Refuse batches that cannot be shared by ``count`` processes.
+
+    Args:
+        fewest: how many images of a batch the loss shares at least, see
+            :meth:`wsss.engine.task.Task.fewest`.
 
     Raises UserError: a batch has fewer images than there are processes, or processes would make
     different numbers of passes for their micro-batches.
     """
     for length in {len(batch) for batch in orders(0)}:
-        if length < count:
+        shared = fewest(length)
+        if shared < count:
+            part = "" if shared == length else f", of which the loss compares {shared},"
             raise UserError(
-                f"a batch of {length} images cannot be shared by {count} processes: lower "
+                f"a batch of {length} images{part} cannot be shared by {count} processes: lower "
                 "distributed.processes or raise batch"
             )
         parts = [part_of(length, rank, count) for rank in (0, count - 1)]

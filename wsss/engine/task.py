@@ -52,20 +52,33 @@ class Task(nn.Module):
     freeze_bn = False
     backbone: Backbone
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Add to a (micro-)batch, still on the host, what :meth:`sizes` and :meth:`losses` read.
+
+        Called once a step: what is counted on the host and compared on the device is made once,
+        and the device need not wait for it.
+        """
+        return batch
+
     def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:
-        """Return the objective on one (micro-)batch."""
+        """Return the objective on one (micro-)batch that :meth:`prepare` returned."""
         raise NotImplementedError  # pragma: no cover
 
     def phases(self, progress: Progress) -> int:  # noqa: ARG002
         """Number of optimiser steps on each batch."""
         return 1
 
+    def fewest(self, batch: int) -> int:
+        """The smallest number of images that the loss of ``batch`` images shares out among
+        processes (:func:`wsss.distributed.collectives.mine`): each has to get one."""
+        return batch
+
     def weight(self, batch: Batch) -> float:
         """Share of a micro-batch in the global batch's mean loss, before normalisation."""
         return float(len(batch["id"]))
 
     def sizes(self, batch: Batch) -> dict[str, float]:  # noqa: ARG002
-        """Numbers that a loss of several means is divided by, of one (micro-)batch.
+        """Numbers that a loss of several means is divided by, of one prepared (micro-)batch.
 
         A task that returns any finds their sums over the global batch in ``batch["sizes"]`` and
         divides by those: the losses of its micro-batches then add up, and :meth:`weight` is not

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.models.dropout import keyed_uniform
+from wsss.randomness import keyed_uniform
 
 # Random layers of the two draws, apart from those of dropout.
 _INSIDE, _OUTSIDE = 2001, 2002

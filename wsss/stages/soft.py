@@ -16,10 +16,11 @@ from wsss.context import Context
 from wsss.inference.progress import resumable
 from wsss.parallel import ordered_map
 from wsss.refine.crf import CrfParams, crf_labels, threshold_labels
+from wsss.refine.crf_config import crf_params
 from wsss.refine.resize import resize_bilinear
 from wsss.stages.background import add_background, background_threshold
 from wsss.stages.crf import scores_of
-from wsss.stages.refining import Job, crf_params, jobs
+from wsss.stages.refining import Job, jobs
 from wsss.stages.threshold import operating_point
 
 
