@@ -3,7 +3,7 @@
 # make ui      publish all results to MLflow, then its pages on this machine alone (PORT=5000)
 # make bench   what stages cost on this machine, to bench.json, for `wsss plan` (PARAMS="FILE ...")
 # make test    the test suite
-# make test-slurm  the workflow on a real SLURM of one node, where root may install one
+# make test-slurm  the workflow on a real SLURM, where root may install one
 # make ladder  what each part of a method adds, on VOC-animals (VOC_ROOT); hours, resumable
 # make lint    format, lint, types and workflow checks
 # Both use one environment, .venv, made from pinned versions.

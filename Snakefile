@@ -10,10 +10,12 @@ configfile: "params.yaml"
 include: "workflow/rules/common.smk"
 
 
-# Seconds each, too short to queue for on a cluster; see workflow/profiles/slurm.
+# Seconds each, too short to queue for on a cluster; see workflow/profiles/slurm. So are evaluations,
+# mostly: workflow/rules/report.smk.
 localrules:
     all,
     compare,
+    report,
     merge_cam,
     merge_seeds,
     merge_edges,

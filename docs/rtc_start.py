@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from wsss.stages.networks import build_method
 
 from wsss.config import Params
 from wsss.config.resolve import overlay, read_yaml
@@ -25,6 +24,7 @@ from wsss.context import make_context
 from wsss.data.training import CropDataset, collate, finish_images
 from wsss.engine.task import Progress
 from wsss.models.dropout import set_keys
+from wsss.networks.method import build_method
 from wsss.stages import manifest
 from wsss.stages.training import padding
 

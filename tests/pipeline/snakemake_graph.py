@@ -17,11 +17,19 @@ from snakemake.settings.types import (
 )
 
 
-def dump(overlays: list[str]) -> list[dict[str, Any]]:
-    """Return every job of the default target: rule, files, parameters, what it waits for."""
+def dump(arguments: list[str]) -> list[dict[str, Any]]:
+    """Return every job of the default target: rule, files, parameters, what it waits for, and what
+    it asks for.
+
+    Args:
+        arguments: overlays, and resources that all jobs ask for (``NAME=VALUE``), as a profile
+            says it.
+    """
+    overlays = [argument for argument in arguments if "=" not in argument]
+    defaults = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
         flow = api.workflow(
-            resource_settings=ResourceSettings(cores=1),
+            resource_settings=ResourceSettings(cores=64, default_resources=defaults or None),
             config_settings=ConfigSettings(configfiles=[Path(name) for name in overlays]),
             snakefile=Path("Snakefile"),
         )
@@ -34,6 +42,9 @@ def dump(overlays: list[str]) -> list[dict[str, Any]]:
                 "outputs": sorted(map(str, job.output)),
                 "params": dict(job.params.items()),
                 "after": sorted(min(map(str, up.output)) for up in dag.dependencies[job]),
+                "threads": job.threads,
+                "resources": {k: v for k, v in job.resources.items() if not k.startswith("_")},
+                "local": job.rule.name in flow._workflow._localrules,
             }
             for job in dag.jobs
             if job.rule.name != "all"

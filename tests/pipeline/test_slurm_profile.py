@@ -12,6 +12,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from wsss.distributed.launch import PATIENCE
+
 
 @pytest.fixture(scope="module")
 def profile(project: Path) -> dict[str, Any]:
@@ -32,12 +34,22 @@ def test_arrays_are_the_stages_with_shards(profile: dict[str, Any], rules: dict[
     assert set(profile["slurm-array-jobs"].split(",")) == sharded
 
 
-def test_gpus_are_asked_for_where_networks_run(
+def test_rules_ask_for_gpus_and_the_profile_for_memory_and_time(
     profile: dict[str, Any], rules: dict[str, str]
 ) -> None:
-    asked = {name for name, wants in profile["set-resources"].items() if wants.get("gpu")}
-    assert asked == {name for name, text in rules.items() if re.search(r"\bgpu=", text)}
-    assert set(profile["set-resources"]) <= set(rules)
+    asked = profile["set-resources"]
+    assert set(asked) <= set(rules)
+    assert all(set(wants) == {"mem_mb", "runtime"} for wants in asked.values())
+    on_gpus = {name for name, text in rules.items() if re.search(r"gpu=|training_resources", text)}
+    assert on_gpus <= set(asked)
+    # By its partition the rules know a cluster.
+    assert "slurm_partition" in profile["default-resources"]
+
+
+def test_what_is_warned_has_the_time_to_save(profile: dict[str, Any]) -> None:
+    warned = re.fullmatch(r"'--signal=TERM@(\d+)'", profile["default-resources"]["slurm_extra"])
+    assert warned is not None
+    assert 30 < PATIENCE < int(warned[1])
 
 
 def test_no_tasks_are_asked_for(profile: dict[str, Any]) -> None:
@@ -53,11 +65,17 @@ def test_what_holds_on_a_workstation_holds_on_a_cluster(
         assert profile[key] == local[key]
 
 
-def test_local_rules_are_rules(project: Path, rules: dict[str, str]) -> None:
-    block = re.search(r"^localrules:\n((?:    \w+,\n)+)", (project / "Snakefile").read_text(), re.M)
+def local_rules(file: Path) -> set[str]:
+    block = re.search(r"^ *localrules:\n((?: +\w+,\n)+)", file.read_text(), re.M)
     assert block is not None
-    names = set(re.findall(r"\w+", block[1]))
-    assert {name for name in rules if name.startswith("merge_")} | {"all", "compare"} == names
+    return set(re.findall(r"\w+", block[1]))
+
+
+def test_local_rules_are_rules(project: Path, rules: dict[str, str]) -> None:
+    merges = {name for name in rules if name.startswith("merge_")}
+    assert local_rules(project / "Snakefile") == merges | {"all", "compare", "report"}
+    scores = {name for name in rules if name.startswith("evaluate")}
+    assert local_rules(project / "workflow/rules/report.smk") == scores
 
 
 def test_every_environment_is_made_of_the_same_pins(project: Path) -> None:

@@ -1,4 +1,4 @@
-"""The real workflow, on a real SLURM of one node."""
+"""The real workflow, on a real SLURM."""
 
 from __future__ import annotations
 

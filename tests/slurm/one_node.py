@@ -1,4 +1,7 @@
-"""A real SLURM of one node on this machine: daemons started by hand, fake GPUs, no accounting.
+"""A real SLURM on this machine: daemons started by hand, fake GPUs, no accounting.
+
+It has one node. A second one, this machine under another name, is started by tests that need two;
+they share a partition.
 
 Its configuration has to be in ``/etc/slurm``: jobs that Snakemake starts do not inherit
 ``SLURM_CONF``. A configuration that is not ours is left alone.
@@ -27,6 +30,7 @@ GPUS = 2
 # More than a small machine has: what jobs ask for is not what the tiny ones use.
 CPUS = 4
 MEMORY_MB = 100_000
+SECOND_PORT = 6828
 # Seconds from a pre-emption's SIGTERM to its SIGKILL.
 GRACE = 30
 
@@ -39,11 +43,11 @@ SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
 SlurmctldPidFile={folder}/slurmctld.pid
-SlurmdPidFile={folder}/slurmd.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool
+SlurmdSpoolDir={folder}/spool.%n
 SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
+SlurmdLogFile={folder}/slurmd.%n.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SlurmdParameters=config_overrides
@@ -62,11 +66,14 @@ MinJobAge=3600
 KillWait=5
 AccountingStorageType=accounting_storage/none
 GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN
+NodeName=DEFAULT CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN
+NodeName={host} NodeAddr=127.0.0.1
+NodeName={second} NodeAddr=127.0.0.1 Port={port}
 PartitionName=DEFAULT Nodes={host} State=UP MaxTime=INFINITE
 PartitionName=main Default=YES PriorityTier=1 PreemptMode=CANCEL GraceTime={grace}
-PartitionName=spot PriorityTier=1 PreemptMode=REQUEUE GraceTime={grace}
+PartitionName=spot PriorityTier=1 PreemptMode=REQUEUE GraceTime=0
 PartitionName=urgent PriorityTier=10 PreemptMode=OFF
+PartitionName=both Nodes={host},{second} PriorityTier=1 PreemptMode=CANCEL GraceTime={grace}
 """
 
 
@@ -99,6 +106,19 @@ class OneNode:
         number = self.folder / "slurmctld.pid"
         own = number.exists() and Path("/proc", number.read_text().strip()).exists()
         return own and "UP" in output("scontrol", "ping")
+
+    def start_second(self) -> None:
+        """Start the second node if it does not run. Raises UnavailableError."""
+        if (self.folder / f"slurmd.{second()}.pid").exists():
+            return
+        hosts = self.folder / "hosts"
+        hosts.write_text(f"{Path('/etc/hosts').read_text()}\n127.0.0.1 {second()}\n")
+        renamed = f"hostname {second()} && mount --bind {hosts} /etc/hosts && exec slurmd"
+        try:
+            run("unshare", "--uts", "--mount", "sh", "-c", renamed)
+        except (OSError, RuntimeError) as why:
+            raise UnavailableError(f"a second node needs a name of its own: {why}") from None
+        wait_for(lambda: states("both") == {"idle"}, "no second node")
 
     def stop_controller(self) -> None:
         """Kill the controller; jobs go on."""
@@ -135,7 +155,7 @@ def start(folder: Path) -> OneNode:
     """Start SLURM, installing it where that is possible. Raises UnavailableError."""
     lock = _claim()
     _install()
-    for name in ("state", "spool", "gpu"):
+    for name in ("state", f"spool.{first()}", f"spool.{second()}", "gpu"):
         (folder / name).mkdir(parents=True)
     _configure(folder)
     _start_munge()
@@ -143,21 +163,42 @@ def start(folder: Path) -> OneNode:
     try:
         node.start_controller()
         run("slurmd")
-        wait_for(lambda: output("sinfo", "-h", "-p", "main", "-o", "%T") == "idle", "no idle node")
+        wait_for(lambda: states("main") == {"idle"}, "no idle node")
     except AssertionError as error:
         clear(folder)
         raise RuntimeError(node.log()[-3000:]) from error
     return node
 
 
+def give_way() -> None:
+    """Submit a job that needs the whole node now."""
+    run("sbatch", "--partition=urgent", f"--cpus-per-task={CPUS}", "--output=/dev/null", "--wrap=:")
+
+
 def clear(folder: Path) -> None:
     """End the daemons of a SLURM of ours and remove its configuration."""
     # By its configuration, should its folder be gone; then by number, should it not answer.
     output("scontrol", "shutdown")
-    for name in ("slurmd", "slurmctld"):
-        end(folder / f"{name}.pid")
+    for pidfile in sorted(folder.glob("slurm*.pid")):
+        end(pidfile)
     for name in FILES:
         (ETC / name).unlink(missing_ok=True)
+
+
+def first() -> str:
+    """Return the name of the node."""
+    return socket.gethostname().partition(".")[0]
+
+
+def second() -> str:
+    """Return the name of the second node. SLURM sorts nodes, and where a job has both it begins on
+    the first, whose name every machine knows."""
+    return f"{first()}-second"
+
+
+def states(partition: str) -> set[str]:
+    """Return the states of the nodes of a partition."""
+    return set(output("sinfo", "-h", "-p", partition, "-o", "%T").splitlines())
 
 
 def end(pidfile: Path) -> None:
@@ -220,15 +261,15 @@ def _install() -> None:
 
 def _configure(folder: Path) -> None:
     """Write the configuration, and GPUs that are copies of /dev/null."""
-    host = socket.gethostname().partition(".")[0]
     config = CONFIG.format(
-        folder=folder, host=host, cpus=CPUS, memory=MEMORY_MB, gpus=GPUS, grace=GRACE
+        **{"folder": folder, "host": first(), "second": second(), "port": SECOND_PORT},
+        **{"cpus": CPUS, "memory": MEMORY_MB, "gpus": GPUS, "grace": GRACE},
     )
     gres = ""
     for number in range(GPUS):
         device = folder / "gpu" / str(number)
         os.mknod(device, stat.S_IFCHR | 0o666, os.makedev(1, 3))
-        gres += f"NodeName={host} Name=gpu File={device}\n"
+        gres += f"NodeName={first()},{second()} Name=gpu File={device}\n"
     ETC.mkdir(exist_ok=True)
     (ETC / "slurm.conf").write_text(MARK + config)
     (ETC / "gres.conf").write_text(MARK + gres)

@@ -9,15 +9,15 @@ from pathlib import Path
 from tests.slurm.conftest import SEEDS, STEPS, Cluster, Reference, trained
 from tests.slurm.one_node import run, wait_for
 
-TRAININGS = "classify: &training {gpu: 1, mem_mb: attempt * 16000, runtime: attempt * 1440}"
+TRAININGS = "classify: &training {mem_mb: attempt * 16000, runtime: attempt * 1440}"
 ALL = [trained(seed) for seed in range(SEEDS)]
 FAILED, TIMED_OUT, CANCELLED, OUT_OF_MEMORY = range(SEEDS)
 
 
-def on_cpus(mem_mb: str = "4000", runtime: str = "60", extra: str = "") -> tuple[str, str]:
+def asking(mem_mb: str = "4000", runtime: str = "60", extra: str = "") -> tuple[str, str]:
     """An edit of the profile: what trainings ask for."""
     signalled = f", slurm_extra: {extra}" if extra else ""
-    asked = f"gpu: 0, mem_mb: {mem_mb}, runtime: {runtime}{signalled}"
+    asked = f"mem_mb: {mem_mb}, runtime: {runtime}{signalled}"
     return TRAININGS, f"classify: &training {{{asked}}}"
 
 
@@ -35,7 +35,7 @@ def test_ends_are_told_apart_and_the_same_command_goes_on(
     # One minute for one of them, without a warning; too little memory for another one.
     extra = f"\"'' if wildcards.seed == '{TIMED_OUT}' else '--signal=TERM@120'\""
     training.edit_profile(
-        on_cpus(
+        asking(
             f"\"300 if wildcards.seed == '{OUT_OF_MEMORY}' else 4000\"",
             f"\"1 if wildcards.seed == '{TIMED_OUT}' else 60\"",
             extra,
@@ -66,7 +66,7 @@ def test_ends_are_told_apart_and_the_same_command_goes_on(
 
     state.unlink()
     training.profile.write_text(shipped)
-    training.edit_profile(on_cpus())
+    training.edit_profile(asking())
     training.pace(0)
     assert training.run(*command) == 0, training.output()[-4000:]
     assert [training.weights(seed) for seed in range(SEEDS)] == reference.weights
@@ -75,7 +75,7 @@ def test_ends_are_told_apart_and_the_same_command_goes_on(
 
 
 def test_a_retry_asks_for_more_memory(training: Cluster, reference: Reference) -> None:
-    training.edit_profile(on_cpus("attempt * attempt * 400"))
+    training.edit_profile(asking("attempt * attempt * 400"))
     training.pace(0)
     assert training.run(trained(0)) == 0, training.output()[-4000:]
     assert "Trying to restart job" in training.output()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.slurm.conftest import Cluster, Reference, trained
-from tests.slurm.one_node import CPUS, run, wait_for
+from tests.slurm.one_node import give_way, run, wait_for
 
 
 def saved(cluster: Cluster) -> bool:
@@ -13,11 +13,6 @@ def saved(cluster: Cluster) -> bool:
 def check_it_went_on(cluster: Cluster, reference: Reference) -> None:
     assert "continuing at step" in cluster.log(0)
     assert cluster.weights(0) == reference.weights[0]
-
-
-def give_way() -> None:
-    """Submit a job that needs the whole node now."""
-    run("sbatch", "--partition=urgent", f"--cpus-per-task={CPUS}", "--output=/dev/null", "--wrap=:")
 
 
 def test_a_preempted_training_is_resubmitted(training: Cluster, reference: Reference) -> None:
@@ -48,13 +43,15 @@ def test_a_preempted_array_is_resubmitted(training: Cluster, reference: Referenc
 def test_a_requeued_training_goes_on_as_the_same_job(
     training: Cluster, reference: Reference
 ) -> None:
+    # Where there is no grace time: in one, it saves its state and ends, as above, and SLURM puts
+    # nothing back that has ended.
     training.edit_profile(
         ("slurm_partition: main ", "slurm_partition: spot "),
         ("slurm-no-requeue: true", "slurm-requeue: true"),
     )
     with training.started(trained(0)) as snakemake:
         number = training.wait_until_training(0, pace=1)
-        run("scontrol", "requeue", number)
+        give_way()
         wait_for(lambda: saved(training), "no state is saved")
         training.pace(0)
         wait_for(lambda: training.node.jobs()[number] == "PENDING", "the job is not in the queue")

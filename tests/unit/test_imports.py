@@ -27,6 +27,8 @@ from wsss.cli import main
 from wsss.config import Params, load_params
 from wsss.config.resolve import overlay
 from wsss.config.schema import Backbone as BackboneConfig
+from wsss.config.schema import Distributed
+from wsss.config.spread import spread
 from wsss.context import make_context
 from wsss.data.voc import CLASSES
 from wsss.errors import UserError
@@ -520,6 +522,30 @@ def test_a_stage_imports_in_place_of_training(
     once = weights.read_bytes()
     run(context)
     assert weights.read_bytes() == once
+
+
+@pytest.mark.usefixtures("small")
+def test_an_import_that_fails_leaves_nothing(
+    irn: tuple[IrnNet, Path], tiny_raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise UserError("disk full")
+
+    order = scene_order(Params(tiny_raw))
+    context = make_context(
+        Params(imported_raw(tiny_raw, "classify", irn[1], order)), "classify", "baseline", 0
+    )
+    monkeypatch.setattr("wsss.stages.importing.save_weights", fail)
+    with pytest.raises(UserError, match="disk full"):
+        classify.run(context)
+    assert not context.paths.weights("classify").with_name("curve.csv").exists()
+
+
+def test_an_import_is_no_matter_of_several_processes(tiny_raw: dict[str, Any]) -> None:
+    raw = overlay(tiny_raw, {"distributed": {"nodes": 2, "processes": 4}})
+    config = Params(imported_raw(raw, "classify", Path("weights.pth"), None)).base
+    assert spread(config, "classify") == Distributed(nodes=1, processes=1)
+    assert spread(config, "segment") == spread(config, "affinity") == config.distributed
 
 
 @pytest.mark.usefixtures("small")

@@ -25,6 +25,7 @@ def script() -> ModuleType:
 
 def test_numbers_sent_to_the_device_are_counted(script: ModuleType) -> None:
     like = torch.zeros(2)
+    constant([1.0, 2.0], like)  # the first time it is made, then kept
     with script.Numbers() as numbers:
         like.new_tensor([1.0, 2.0])
         torch.tensor([1.0], device=like.device)

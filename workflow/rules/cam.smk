@@ -9,12 +9,11 @@ rule classify:
         f"{LOGS}/classify.log",
     conda:
         "../../envs/wsss.yaml"
-    threads: training_threads
+    threads: training_threads("classify")
     resources:
-        gpu=training_gpus,
-        nodes=nodes,
+        **training_resources("classify"),
     params:
-        start=start,
+        start=start("classify"),
         config=keys("classify"),
         code=code("classify"),
     shell:

@@ -12,6 +12,7 @@ from wsss.atomic import atomic_path
 from wsss.cluster import mend_slurm_plugin
 from wsss.config import Params, stage_params
 from wsss.config.slices import layout_of
+from wsss.config.spread import spread
 from wsss.errors import UserError
 from wsss.provenance import code_hash
 from wsss.pipeline import stages_run
@@ -41,6 +42,10 @@ DATA = f"{ROOT}/data"
 RUN = f"{ROOT}/{{variant}}/seed{{seed}}"
 LOGS = f"{RUN}/logs"
 RESOLVED = f"{BASE.run.results}/{DATASET}/params.yaml"
+# The profile for SLURM names a partition. Its jobs find GPUs; this machine may have none.
+CLUSTER = "slurm_partition" in (workflow.resource_settings.default_resources or {})
+# Scores take seconds, but of data so large that stages are cut.
+SCORED_HERE = set(SHARDS.model_dump().values()) == {1}
 # Files that pictures and curves of the report are made from, and the stages that make them.
 SHOWN = {
     ("classify", "curve.csv"): "classify",
@@ -133,34 +138,57 @@ def compute_threads(wildcards):
     return variant_of(wildcards).compute.threads
 
 
-def training_threads(wildcards):
-    """Cores that the processes of a training occupy on a node."""
-    return compute_threads(wildcards) * variant_of(wildcards).distributed.processes
-
-
 def gpus(wildcards):
-    """GPUs that a job asks for; `auto` means one where this machine has any."""
+    """GPUs that a job asks for; `auto` means one on a cluster, or where this machine has any."""
     device = variant_of(wildcards).compute.device
-    found = device == "auto" and shutil.which("nvidia-smi") is not None
-    return int(found or device.startswith("cuda"))
+    found = CLUSTER or shutil.which("nvidia-smi") is not None
+    return int(device.startswith("cuda") or (device == "auto" and found))
 
 
-def training_gpus(wildcards):
-    """GPUs that a training asks for on a node: one a process."""
-    return gpus(wildcards) * variant_of(wildcards).distributed.processes
+def training_threads(stage):
+    """Cores that the processes of a training occupy on a node."""
+
+    def threads(wildcards):
+        variant = variant_of(wildcards)
+        return variant.compute.threads * spread(variant, stage).processes
+
+    return threads
 
 
-def nodes(wildcards):
-    """Nodes that a training asks for."""
-    return variant_of(wildcards).distributed.nodes
+def training_resources(stage):
+    """What a training asks for, as functions by name; nothing of what is None.
 
-
-def start(wildcards):
-    """What starts a training once on each node, where there are several: the processes of a node
-    are started by the stage itself. Never `tasks`, which would start it once a process.
+    A GPU a process; none to copy published weights. On several nodes GPUs are counted a node
+    (`gres`), not a job (`gpu`), and the shell command starts the stage once on each. A job with
+    `mpi` leaves its steps to that: they need the CPUs, and SLURM tells them that time is up.
     """
-    count = nodes(wildcards)
-    return f"srun --nodes={count} --ntasks={count} --ntasks-per-node=1 " * (count > 1)
+
+    def asked(wildcards):
+        wide = spread(variant_of(wildcards), stage)
+        trained = imported_file(wildcards, stage) is None
+        nodes, count = wide.nodes, gpus(wildcards) * wide.processes * trained
+        if nodes == 1:
+            return {"nodes": 1, "gpu": count}
+        # Where `tasks_per_gpu` is not set, `tasks` is taken for it: a training once a GPU.
+        several = {"nodes": nodes, "tasks": nodes, "tasks_per_gpu": 0, "mpi": "srun"}
+        return several | {"gres": f"gpu:{count}" if count else None}
+
+    def one(name):
+        return lambda wildcards: asked(wildcards).get(name)
+
+    names = ("nodes", "gpu", "gres", "mpi", "tasks", "tasks_per_gpu")
+    return {name: one(name) for name in names}
+
+
+def start(stage):
+    """What starts a training on each of several nodes; its processes there are its own matter."""
+
+    def command(wildcards, threads):
+        count = spread(variant_of(wildcards), stage).nodes
+        tasks = f"--ntasks={count} --ntasks-per-node=1 --cpus-per-task={threads}"
+        return f"srun --nodes={count} {tasks} " if count > 1 else ""
+
+    return command
 
 
 def pool_threads(wildcards):
@@ -241,7 +269,7 @@ def soft_input(wildcards):
 
 def imported_file(wildcards, stage):
     """The published weights that stand in for a stage's training, or None."""
-    imported = getattr(variant_of(wildcards), stage).checkpoint
+    imported = getattr(getattr(variant_of(wildcards), stage), "checkpoint", None)
     return imported.file if imported else None
 
 

@@ -81,12 +81,11 @@ rule affinity:
         f"{LOGS}/affinity.log",
     conda:
         "../../envs/wsss.yaml"
-    threads: training_threads
+    threads: training_threads("affinity")
     resources:
-        gpu=training_gpus,
-        nodes=nodes,
+        **training_resources("affinity"),
     params:
-        start=start,
+        start=start("affinity"),
         config=keys("affinity"),
         code=code("affinity"),
     shell:
@@ -104,12 +103,11 @@ rule irnet:
         f"{LOGS}/irnet.log",
     conda:
         "../../envs/wsss.yaml"
-    threads: training_threads
+    threads: training_threads("irnet")
     resources:
-        gpu=training_gpus,
-        nodes=nodes,
+        **training_resources("irnet"),
     params:
-        start=start,
+        start=start("irnet"),
         config=keys("irnet"),
         code=code("irnet"),
     shell:

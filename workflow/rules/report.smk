@@ -1,3 +1,14 @@
+if SCORED_HERE:
+
+    localrules:
+        evaluate,
+        evaluate_tune,
+        evaluate_cam,
+        evaluate_walk,
+        evaluate_walk_cut,
+        evaluate_boxes,
+
+
 rule evaluate:
     input:
         MANIFEST,

@@ -9,12 +9,11 @@ rule segment:
         f"{LOGS}/segment.log",
     conda:
         "../../envs/wsss.yaml"
-    threads: training_threads
+    threads: training_threads("segment")
     resources:
-        gpu=training_gpus,
-        nodes=nodes,
+        **training_resources("segment"),
     params:
-        start=start,
+        start=start("segment"),
         config=keys("segment"),
         code=code("segment"),
     shell:

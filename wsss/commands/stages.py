@@ -77,8 +77,7 @@ def _classify(args: argparse.Namespace, params: Params) -> int:
 
     context = _context(args, params, "classify", "classify")
     check_method(params.resolve(context.variant), f"variants.{context.variant}")
-    trains = context.config.classify.checkpoint is None
-    return run_training(context, classify.run, args.argv, trains)
+    return run_training(context, classify.run, args.argv)
 
 
 def _cam(args: argparse.Namespace, params: Params) -> None:
@@ -146,9 +145,7 @@ def _soft(args: argparse.Namespace, params: Params) -> None:
 def _segment(args: argparse.Namespace, params: Params) -> int:
     from wsss.stages import segment
 
-    context = _context(args, params, "segment", "segment")
-    trains = context.config.segment.checkpoint is None
-    return run_training(context, segment.run, args.argv, trains)
+    return run_training(_context(args, params, "segment", "segment"), segment.run, args.argv)
 
 
 def _predict(args: argparse.Namespace, _unused: None) -> int:

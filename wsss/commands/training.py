@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from wsss.config.spread import spread
 from wsss.distributed.place import place
 from wsss.errors import UserError
 
@@ -12,19 +13,16 @@ if TYPE_CHECKING:
     from wsss.context import Context
 
 
-def run_training(
-    context: Context, run: Callable[[Context], None], argv: Sequence[str], trains: bool = True
-) -> int:
+def run_training(context: Context, run: Callable[[Context], None], argv: Sequence[str]) -> int:
     """Train, and return the exit status: here, or by starting ``wsss ARGV`` in several processes.
 
     Args:
         run: the stage.
-        trains: False where published weights stand in for the training, which one process copies.
 
     Raises UserError: torchrun started another number of processes than is configured.
     """
-    wanted, here = context.config.distributed, place()
-    count = wanted.nodes * wanted.processes if trains else 1
+    wanted, here = spread(context.config, context.stage), place()
+    count = wanted.nodes * wanted.processes
     if here.size == 1 and count > 1:
         from wsss.distributed.launch import launch
 

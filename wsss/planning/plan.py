@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from wsss.config import Config, Params
+from wsss.config.spread import spread
 from wsss.pipeline import TRAINED
 from wsss.planning.dataset import DataFacts
 from wsss.planning.disk import size_of
@@ -36,7 +37,8 @@ class Planned:
         shards: how many jobs share its stage.
         work: what it does; nothing of jobs that only read and copy, which are not counted.
         seconds: None where any of its work was not measured.
-        process_mb: of its largest process; ``memory_mb`` of all of them.
+        process_mb: of its largest process; ``memory_mb`` of all of them, on one node.
+        gpu_mb: that tensors take on a GPU, at most; None where none was measured.
         size: bytes that it leaves on disk; None where a part of them is not known.
         after: names of the jobs that it waits for.
     """
@@ -53,6 +55,7 @@ class Planned:
     seconds: float | None
     process_mb: float | None
     memory_mb: float | None
+    gpu_mb: float | None
     size: float | None
     after: tuple[str, ...]
 
@@ -117,8 +120,6 @@ def _planned(
     cores = _cores(stage, work, config)
     entries = [bench.entry(w.task, config) if bench else None for w in work]
     process = _process_mb(stage, entries, config, facts)
-    # A pool is its parent and its workers.
-    processes = 1 + cores if cores > 1 and stage not in ON_GPU else 1
     sizes = [_size(output, config, facts, entries, share) for output in job.outputs]
     return Planned(
         name=job.outputs[0],
@@ -128,11 +129,12 @@ def _planned(
         seed=job.wildcards.get("seed", ""),
         shards=_shard(job)[1],
         cores=cores,
-        gpus=_processes(stage, config) if stage in ON_GPU and _on_gpu(config, bench) else 0,
+        gpus=_gpus(stage, work, config, bench),
         work=work,
         seconds=_seconds(work, entries, bench, cores),
         process_mb=process,
-        memory_mb=None if process is None else process * processes,
+        memory_mb=None if process is None else process * _in_memory(stage, cores, config),
+        gpu_mb=_gpu_mb(stage, entries, config, facts),
         size=None if None in sizes else sum(filter(None, sizes)),
         after=tuple(dict.fromkeys(makers[i] for i in job.inputs if i in makers)),
     )
@@ -172,7 +174,21 @@ def _cores(stage: str, work: Sequence[Work], config: Config) -> int:
 
 def _processes(stage: str, config: Config) -> int:
     """Processes that a network's batch is shared among on a node."""
-    return config.distributed.processes if stage in TRAINED else 1
+    return spread(config, stage).processes if stage in TRAINED else 1
+
+
+def _in_memory(stage: str, cores: int, config: Config) -> int:
+    """Processes of a job on a node. A pool is its parent and its workers; torchrun's agent, small
+    beside a training, is not counted."""
+    if stage in ON_GPU:
+        return _processes(stage, config)
+    return 1 + cores if cores > 1 else 1
+
+
+def _gpus(stage: str, work: Sequence[Work], config: Config, bench: Bench | None) -> int:
+    """One a process, where GPUs are used; none to copy published weights."""
+    used = stage in ON_GPU and work and _on_gpu(config, bench)
+    return _processes(stage, config) if used else 0
 
 
 def _on_gpu(config: Config, bench: Bench | None) -> bool:
@@ -205,13 +221,28 @@ def _process_mb(
         return None
     found = []
     for entry in filter(None, entries):
-        ratio = 1.0 if entry.unit == "step" else _larger(stage, entry, config, facts)
+        ratio = _larger(stage, entry, config, facts)
         found.append(entry.base_mb + (entry.peak_mb - entry.base_mb) * ratio)
     return found[0] if stage in TRAINED else max(found)
 
 
+def _gpu_mb(
+    stage: str, entries: Sequence[Entry | None], config: Config, facts: DataFacts
+) -> float | None:
+    """Of the largest image, as if all of it grew with the image."""
+    found = [
+        entry.cuda_peak_mb * _larger(stage, entry, config, facts)
+        for entry in filter(None, entries)
+        if entry.cuda_peak_mb is not None
+    ]
+    return max(found, default=None)
+
+
 def _larger(stage: str, entry: Entry, config: Config, facts: DataFacts) -> float:
-    """How much larger the largest batch of the data set is than the one that was measured."""
+    """How much larger the largest batch of the data set is than the one that was measured; a
+    training's crops are of one size."""
+    if entry.unit == "step":
+        return 1.0
     batch = batch_of(stage, config)
     pixels = facts.largest_batch(_GROUPS.get(stage, "walked"), batch) if batch > 1 else 0
     return (pixels or facts.groups["all"].largest * batch) / (entry.pixels * batch)
@@ -262,6 +293,7 @@ def _plain_job(job: Planned) -> dict[str, Any]:
         "seconds": _rounded(job.seconds),
         "process_mb": _rounded(job.process_mb),
         "memory_mb": _rounded(job.memory_mb),
+        "gpu_mb": _rounded(job.gpu_mb),
         "bytes": None if job.size is None else round(job.size),
         "after": list(job.after),
     }

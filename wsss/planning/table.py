@@ -8,7 +8,9 @@ from wsss.planning.plan import Plan, Planned
 from wsss.report.text import aligned
 
 UNKNOWN = "–"
-HEAD = ("rule", "jobs", "time", "memory", "disk", "what a job does")
+HEAD = ("rule", "jobs", "time", "memory", "disk")
+GPU = "GPU"  # memory, a column where any was measured
+SAID = "what a job does"
 
 
 def lines(plan: Plan, cores: int, gpus: int) -> list[str]:
@@ -26,21 +28,21 @@ def lines(plan: Plan, cores: int, gpus: int) -> list[str]:
 
 
 def _table(plan: Plan) -> list[str]:
-    rows = [list(HEAD[:-1])]
-    said = [HEAD[-1]]
-    for rule in plan.counts:
-        jobs = [job for job in plan.jobs if job.rule == rule]
-        rows.append(_row(rule, jobs))
-        said.append(_said(jobs))
+    jobs = {rule: [job for job in plan.jobs if job.rule == rule] for rule in plan.counts}
     total = [_time(plan.seconds) if plan.bench else UNKNOWN, _largest(plan.jobs)]
-    rows.append(["total", str(len(plan.jobs)), *total, _size(_sum_sizes(plan.jobs))])
-    said.append("")
-    body = aligned(rows)
-    widths = [len(line) for line in body]
-    said.insert(1, "-" * len(HEAD[-1]))
-    return [
-        f"{line.ljust(max(widths))}  {text}".rstrip() for line, text in zip(body, said, strict=True)
+    rows = [
+        list(HEAD),
+        *(_row(rule, some) for rule, some in jobs.items()),
+        ["total", str(len(plan.jobs)), *total, _size(_sum_sizes(plan.jobs))],
     ]
+    if _has_gpus(plan):
+        column = [GPU, *map(_largest_on_gpu, jobs.values()), _largest_on_gpu(plan.jobs)]
+        for row, text in zip(rows, column, strict=True):
+            row.insert(HEAD.index("disk"), text)
+    said = [SAID, "-" * len(SAID), *map(_said, jobs.values()), ""]
+    body = aligned(rows)
+    width = max(map(len, body))
+    return [f"{line.ljust(width)}  {text}".rstrip() for line, text in zip(body, said, strict=True)]
 
 
 def _row(rule: str, jobs: Sequence[Planned]) -> list[str]:
@@ -68,6 +70,15 @@ def _sum_sizes(jobs: Sequence[Planned]) -> float | None:
 
 def _largest(jobs: Sequence[Planned]) -> str:
     known = [job.memory_mb for job in jobs if job.memory_mb is not None]
+    return f"{max(known) / 1000:.1f} GB" if known else UNKNOWN
+
+
+def _has_gpus(plan: Plan) -> bool:
+    return any(job.gpu_mb is not None for job in plan.jobs)
+
+
+def _largest_on_gpu(jobs: Sequence[Planned]) -> str:
+    known = [job.gpu_mb for job in jobs if job.gpu_mb is not None]
     return f"{max(known) / 1000:.1f} GB" if known else UNKNOWN
 
 
@@ -107,6 +118,8 @@ def _notes(plan: Plan) -> Iterator[str]:
     yield "Memory is that of one job, disk that of all; predict/scores.zip is counted at its most."
     if plan.bench is None:
         return
+    if _has_gpus(plan):
+        yield "GPU: what tensors take, a process; CUDA's own some hundred MB come on top."
     if plan.unmeasured:
         yield (
             f"Not measured for this configuration, so not counted: {', '.join(plan.unmeasured)}. "

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from wsss.artifacts import save_csv, save_weights
+from wsss.atomic import together
 from wsss.config.schema import Checkpoint
 from wsss.context import Context
 from wsss.errors import UserError
@@ -40,8 +41,9 @@ def import_weights(
             context.manifest.classes,
             checkpoint.classes,
         )
-        save_csv(weights.with_name("curve.csv"), [], CURVE)
-        save_weights(weights, whole.state_dict(), context.meta() | {"imported": facts})
+        with together():
+            save_csv(weights.with_name("curve.csv"), [], CURVE)
+            save_weights(weights, whole.state_dict(), context.meta() | {"imported": facts})
 
 
 def check_layout(context: Context, name: str) -> None:

@@ -49,8 +49,8 @@ def own_evaluations(params: Params, variant: str) -> list[str]:
 
 
 def _users(params: Params, variant: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """The variant itself and those that share from it, with who owns what they use."""
-    for user in params.variants:
+    """The variant itself and those of the run that share from it, with who owns what they use."""
+    for user in dict.fromkeys((variant, *params.base.run.variants)):
         owners = params.owners(user)
         if user == variant or variant in owners.values():
             yield user, owners
