@@ -31,8 +31,8 @@ from wsss.artifacts import ArrayStoreWriter, MaskStore, MaskStoreWriter, merge_s
 from wsss.config import Params, load_params
 from wsss.context import make_context
 from wsss.data.manifest import Manifest
-from wsss.inference.progress import WINDOW
 from wsss.runrecord import machine, peak_memory_mb
+from wsss.shards import WINDOW
 
 SIZES = (10_000, 20_000, 41_000, 82_000)
 CLASSES, PICTURES = 80, 64
@@ -40,8 +40,6 @@ TAGS, OUTLINES = 3, 7
 VAL = 4  # one image on the list val for so many training images
 TUNE = 20  # one image in so many is on the list tune
 VARIANTS = ("plain", "refined")
-# Written for one variant and linked for the other.
-STORES = ("cam/maps", "seeds/crf", "pseudo/masks", "predict/scores", "predict/single")
 
 
 def make_data(root: Path, images: int) -> None:
@@ -194,22 +192,22 @@ def store_read(params: Params) -> None:
 
 def evaluate_cam(params: Params) -> None:
     """Tuning the threshold and scoring CAMs."""
-    from wsss.stages import scoring
+    from wsss.stages import evaluate
 
-    scoring.run(make_context(params, "evaluate_tune", "plain", 0), "cam_tune")
-    scoring.run(make_context(params, "evaluate_cam", "plain", 0), "cam")
+    evaluate.run(make_context(params, "evaluate_tune", "plain", 0), "cam_tune")
+    evaluate.run(make_context(params, "evaluate_cam", "plain", 0), "cam")
 
 
 def evaluate_masks(params: Params) -> None:
     """Scoring pseudo masks."""
-    from wsss.stages import scoring
+    from wsss.stages import evaluate
 
-    scoring.run(make_context(params, "evaluate", "plain", 0), "pseudo")
+    evaluate.run(make_context(params, "evaluate", "plain", 0), "pseudo")
 
 
 def evaluate_final(params: Params) -> None:
     """Final masks of two variants, made up, and their scores."""
-    from wsss.stages import scoring
+    from wsss.stages import evaluate
 
     data, rng = _manifest(params), np.random.default_rng(0)
     for variant in VARIANTS:
@@ -222,7 +220,7 @@ def evaluate_final(params: Params) -> None:
                     item.id,
                     np.where(rng.random(truth.shape) < 0.3, noise, truth % 81).astype(np.uint8),
                 )
-        scoring.run(make_context(params, "evaluate", variant, 0), "final")
+        evaluate.run(make_context(params, "evaluate", variant, 0), "final")
 
 
 def compare(params: Params) -> None:

@@ -36,15 +36,15 @@ from wsss.config import Config, load_params
 from wsss.data.training import collate
 from wsss.engine.device import autocast, pick_device, place
 from wsss.engine.exact import exact_fp32
-from wsss.engine.loop import Fit, _step
+from wsss.engine.loop import Fit, train_step
 from wsss.engine.optim import build_optimizer
 from wsss.engine.task import Progress
 from wsss.errors import UserError
+from wsss.grids import grid_of
 from wsss.inference.cam import multi_scale_cam
-from wsss.inference.scales import grid_of
 from wsss.methods import method_names
 from wsss.methods.base import Method
-from wsss.stages.networks import build_method
+from wsss.networks.method import build_method
 
 FORMS: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32", "channels_last": False, "compile": False},
@@ -145,7 +145,7 @@ def training(config: Config, device: torch.device) -> Callable[[], Any]:
 
     def step() -> None:
         for phase in range(method.phases(LATE)):
-            _step(method, dict(batch), LATE, phase, how, device, optimizer)
+            train_step(method, dict(batch), LATE, phase, how, device, optimizer)
         method.after_step(LATE)
 
     return step

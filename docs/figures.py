@@ -396,9 +396,8 @@ def draw(figure: Figure, path: Path) -> None:
         canvas.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 
 
-def _box(axes: Axes, x: float, y: float, box: Box, scale: float = 1.0) -> None:
+def _box(axes: Axes, x: float, y: float, box: Box) -> None:
     wide, high = _size(box)
-    wide, high = wide * scale, high * scale
     axes.add_patch(
         FancyBboxPatch(
             (x - wide / 2, y - high / 2),

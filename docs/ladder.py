@@ -9,6 +9,7 @@ on. Files in docs/ladder are copies for the page of results; delete one to run i
 
 from __future__ import annotations
 
+import argparse
 import csv
 import statistics
 import subprocess
@@ -27,8 +28,19 @@ OVERLAYS = ("workflow/presets/voc-animals.yaml", "workflow/presets/ladder.yaml")
 ROOT = DOCS.parent
 # Of a rung's metrics: what the table shows.
 SCORES = ("cam", "pseudo", "single", "final")
-# Rungs that go all the way to the segmentation network.
-FULL = ("rtc-full", "muscle-full", "muscle-beacon", "baseline-full")
+# Rungs that go all the way to a network's masks.
+FULL = (
+    "rtc-full",
+    "muscle-full",
+    "muscle-beacon",
+    "baseline-full",
+    "dscnet-full",
+    "dscnet-separate",
+    "mcc-toco",
+    "mcc-full",
+)
+# Rungs that end with their pseudo masks.
+MASKS = ("pss-affinity",)
 
 
 def rungs() -> list[str]:
@@ -47,11 +59,19 @@ def folder_of(params: Params, rung: str, seed: int, key: str) -> str:
     return f"{run.results}/{run.dataset}/{owner}/seed{seed}"
 
 
+def evaluations(params: Params, rung: str) -> list[str]:
+    """Return what a rung is scored by: its CAM seed, all up to its pseudo masks, or all."""
+    if rung not in FULL + MASKS:
+        return ["cam"]
+    names = wanted(params.resolve(rung))
+    return names if rung in FULL else names[: names.index("pseudo") + 1]
+
+
 def targets(params: Params, rung: str, seed: int) -> list[str]:
-    """Return what Snakemake has to make for a rung: its CAM seed, or all of a full method."""
-    names = wanted(params.resolve(rung)) if rung in FULL else ["cam"]
+    """Return the scores that Snakemake has to make for a rung."""
     return [
-        f"{folder_of(params, rung, seed, f'metrics/{name}')}/metrics/{name}.json" for name in names
+        f"{folder_of(params, rung, seed, f'metrics/{name}')}/metrics/{name}.json"
+        for name in evaluations(params, rung)
     ]
 
 
@@ -80,10 +100,10 @@ def keep(params: Params, rung: str, seed: int) -> None:
     folder = ROOT / folder_of(params, rung, seed, "classify") / "classify"
     record = load_json(folder / "weights.run.json")
     scores: dict[str, Any] = {}
-    for name in SCORES:
+    for name in evaluations(params, rung):
         key = f"metrics/{name}"
         path = ROOT / folder_of(params, rung, seed, key) / f"{key}.json"
-        if path.exists() and (name == "cam" or rung in FULL):
+        if name in SCORES and path.exists():
             scores[name] = load_json(path)
     data = load_json(ROOT / run.results / run.dataset / "data" / "dataset.json")
     facts = {
@@ -113,30 +133,42 @@ def mean_of(found: list[dict[str, Any]], name: str, key: str = "miou") -> str:
     return f"{statistics.mean(values):.1f}{spread}"
 
 
+def kept(rung: str) -> list[dict[str, Any]]:
+    """Return the small files of a rung, one a seed."""
+    return [load_json(path) for path in sorted(KEPT.glob(f"{rung}-seed*.json"))]
+
+
+def seed_score(found: list[dict[str, Any]]) -> float | None:
+    """Return the mean score of the CAM seeds in percent, or None where there is no file."""
+    values = [100 * entry["scores"]["cam"]["miou"] for entry in found]
+    return statistics.mean(values) if values else None
+
+
 def table(shown: list[str] | None = None) -> str:
     """Return the ladder as a table: mean and spread over seeds, difference to the baseline.
 
-    ``shown`` are its rungs, all by default; the first one is what the others are held against.
+    ``shown`` are its rungs, all by default; the first one is what the others are held against, or
+    nothing while it has not run.
     """
+    shown = shown or rungs()
     lines = [
         "| rung | CAM seed | above baseline | [oracle] | pseudo masks | val single-scale "
         "| val +CRF | seeds | minutes of classify |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    base: float | None = None
+    base = seed_score(kept(shown[0]))
     waiting, machines = [], set()
-    for rung in shown or rungs():
-        found = [load_json(p) for p in sorted(KEPT.glob(f"{rung}-seed*.json"))]
-        if not found:
+    for rung in shown:
+        found = kept(rung)
+        mean = seed_score(found)
+        if mean is None:
             waiting.append(rung)
             continue
-        mean = statistics.mean(100 * entry["scores"]["cam"]["miou"] for entry in found)
-        base = mean if base is None else base
         minutes = statistics.mean(entry["seconds"] for entry in found) / 60
         machines |= {entry["machine"] for entry in found}
         cells = [
             mean_of(found, "cam"),
-            f"{mean - base:+.1f}",
+            "–" if base is None else f"{mean - base:+.1f}",
             f"[{mean_of(found, 'cam', 'oracle_miou')}]",
             *(mean_of(found, name) for name in ("pseudo", "single", "final")),
             ", ".join(str(entry["seed"]) for entry in found),
@@ -149,10 +181,18 @@ def table(shown: list[str] | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """Run or print."""
-    if sys.argv[1:2] == ["run"]:
-        return run(load_params(["params.yaml", *OVERLAYS]), sys.argv[2:])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    running = parser.add_subparsers(dest="command").add_parser("run")
+    running.add_argument("rung", nargs="*", metavar="RUNG")
+    options = parser.parse_args(words)
+    if options.command == "run":
+        if unknown := sorted(set(options.rung) - set(rungs())):
+            parser.error(f"no rung {', '.join(unknown)}")
+        return run(load_params(["params.yaml", *OVERLAYS]), options.rung)
     sys.stdout.write(table())
     return 0
 

@@ -4,6 +4,7 @@
         --out docs/mlflow-rebuild.json
 
 Works in a folder of its own; every step is a process of its own, so that nothing is remembered.
+Fails if both differ, or if networks are wanted but there is not one among what is published.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import tempfile
 import time
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -30,8 +31,16 @@ from wsss.tracking.store import URI, open_store
 Dump = dict[str, Any]
 
 
-def publish(params: list[str], env: dict[str, str]) -> tuple[float, str]:
-    """Publish once; return the seconds it took and what it said."""
+class Done(NamedTuple):
+    """How long publishing took, what it said, and what it could not do."""
+
+    seconds: float
+    said: str
+    notes: list[str]
+
+
+def publish(params: list[str], env: dict[str, str]) -> Done:
+    """Publish once."""
     began = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "wsss", "publish", "--params", *params],
@@ -42,7 +51,10 @@ def publish(params: list[str], env: dict[str, str]) -> tuple[float, str]:
     )
     if done.returncode:
         sys.exit(done.stderr)
-    return round(time.monotonic() - began, 1), done.stdout.split(" (")[0].strip()
+    lines = done.stderr.splitlines()
+    notes = [line.removeprefix("note: ") for line in lines if line.startswith("note: ")]
+    said = done.stdout.split(" (")[0].partition(":")[2].strip()
+    return Done(round(time.monotonic() - began, 1), said, notes)
 
 
 def dumped(params: list[str], env: dict[str, str]) -> Dump:
@@ -78,27 +90,46 @@ def rebuild(params: list[str], folder: Path) -> dict[str, Any]:
     top = folder / "store.yaml"
     top.write_text(yaml.safe_dump({"tracking": {"artifacts": str(artifacts)}}))
     files, env = [*params, str(top)], {**os.environ, URI: f"sqlite:///{database}"}
-    first, said = publish(files, env)
+    first = publish(files, env)
     before = dumped(files, env)
-    second, again = publish(files, env)
+    again = publish(files, env)
     unchanged = dumped(files, env) == before
     database.unlink()
     shutil.rmtree(artifacts)
-    third, refilled = publish(files, env)
+    refilled = publish(files, env)
     after = dumped(files, env)
     differing = sorted(
         key for key in before.keys() | after.keys() if before.get(key) != after.get(key)
     )
+    base = load_params(params).base
     return {
-        "dataset": load_params(params).base.run.dataset,
+        "dataset": base.run.dataset,
         "published": counts(before),
-        "said": [said, again, refilled],
-        "seconds": {"publish": first, "publish_again": second, "rebuild": third},
+        "models_wanted": base.tracking.models,
+        "said": [first.said, again.said, refilled.said],
+        "notes": first.notes,
+        "seconds": {
+            "publish": first.seconds,
+            "publish_again": again.seconds,
+            "rebuild": refilled.seconds,
+        },
         "unchanged_by_publishing_again": unchanged,
         "rebuilt_equal": not differing,
         "differing_runs": differing,
         "mlflow": version("mlflow"),
     }
+
+
+def failures(seen: dict[str, Any]) -> list[str]:
+    """Return what is not as it should be, a line each."""
+    lines = {
+        "publishing again changed what is published": seen["unchanged_by_publishing_again"],
+        "what is published after a loss is not what it was": seen["rebuilt_equal"],
+        "no network was published, though tracking.models is true": (
+            seen["published"]["models"] or not seen["models_wanted"]
+        ),
+    }
+    return [line for line, good in lines.items() if not good]
 
 
 def main() -> None:
@@ -114,11 +145,10 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as name:
         seen = rebuild(args.params, Path(name))
-    seen["said"] = [line.partition(":")[2].strip() for line in seen["said"]]
     if args.out is not None:
         save_json(args.out, seen)
     sys.stdout.write(json.dumps(seen, indent=2) + "\n")
-    sys.exit(0 if seen["rebuilt_equal"] and seen["unchanged_by_publishing_again"] else 1)
+    sys.exit("\n".join(f"error: {line}" for line in failures(seen)) or 0)
 
 
 if __name__ == "__main__":

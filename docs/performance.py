@@ -14,10 +14,10 @@ HERE = Path(__file__).parent
 NAMES = {"step": "Training step", "cam": "CAM inference"}
 COMPILE = (
     "`torch.compile` (`compute.compile`) takes the backbone alone: heads and losses differ from "
-    "step to step. Training has one size of crops and a graph for it. At inference images and scales "
-    "have many sizes, and one graph serves all (`dynamic=True`). Images padded to a few sizes, a "
-    "graph each, would have kernels made for their sizes, but other maps: what a network sees at "
-    "its borders reaches far into the image."
+    "step to step. Training has one size of crops and a graph for it. At inference images and "
+    "scales have many sizes, and one graph serves all (`dynamic=True`). Images padded to a few "
+    "sizes, a graph each, would have kernels made for their sizes, but other maps: what a network "
+    "sees at its borders reaches far into the image."
 )
 
 

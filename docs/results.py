@@ -8,15 +8,16 @@ Only what a workflow run wrote is quoted; nothing is typed in by hand.
 
 from __future__ import annotations
 
+import argparse
 import csv
 import shutil
-import sys
 from pathlib import Path
+from typing import Any
 
 import ladder
 
 from wsss.artifacts import load_json
-from wsss.config.resolve import Params, read_yaml
+from wsss.config.resolve import Params, overlay, read_yaml
 from wsss.methods import load_method
 from wsss.stages.compare import compare, timings
 
@@ -83,16 +84,16 @@ def section(folder: Path) -> list[str]:
     done = [v for v in run["variants"] if any(folder.glob(f"{v}/seed*/metrics/*.json"))]
     waiting = [v for v in run["variants"] if v not in done]
     compare(METRICS, folder.name, done, run["seeds"], twin=params.twin, owners=params.owners)
-    timings(METRICS, folder.name, done, run["seeds"])
+    timings(METRICS, folder.name, done, run["seeds"], today(params))
     machines = sorted({record["machine"] for record in records})
     revisions = sorted({(record["git"] or "unknown")[:12] for record in records})
     data_hash = load_json(folder / "data" / "dataset.json")["data_hash"]
     preset = f"workflow/presets/{folder.name}.yaml"
-    overlay = f" --configfile {preset}" if (DOCS.parent / preset).exists() else ""
+    option = f" --configfile {preset}" if (DOCS.parent / preset).exists() else ""
     return [
         f"## {folder.name}",
         "",
-        f"`snakemake --cores all{overlay}`",
+        f"`snakemake --cores all{option}`",
         "",
         f"Machine: {'; '.join(machines)}. Code: {', '.join(revisions)}. Data: {data_hash}.",
         "",
@@ -102,6 +103,25 @@ def section(folder: Path) -> list[str]:
         *per_class(folder, done, run["seeds"][0]),
         *table(folder / "timings.md"),
     ]
+
+
+def today(params: Params) -> Params:
+    """Return a configuration as one of today, to ask which stages its variants go through: it may
+    lack later keys, hold keys that are gone, and name data that is not here."""
+    base = read_yaml(DOCS.parent / "params.yaml")
+    variants = {
+        name: _known(top or {}, {**base, "share": None}) for name, top in params.variants.items()
+    }
+    raw = overlay(overlay(base, _known(params.raw, base)), {"data": {"root": "."}})
+    return Params({**raw, "variants": variants}, params.origin)
+
+
+def _known(values: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+    return {
+        key: _known(value, base[key]) if isinstance(base[key], dict) and value else value
+        for key, value in values.items()
+        if key in base
+    }
 
 
 def remarks(dataset: str) -> list[str]:
@@ -159,10 +179,22 @@ def page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["collect"]:
-        collect(Path(sys.argv[2]))
+def main(words: list[str] | None = None) -> int:
+    """Collect a run's files if asked to, then write the pages."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    collecting = parser.add_subparsers(dest="command").add_parser("collect")
+    collecting.add_argument("folder", type=Path)
+    options = parser.parse_args(words)
+    if options.command == "collect":
+        collect(options.folder)
     (DOCS / "results.md").write_text(page())
     fill_readme(DOCS.parent / "README.md", METRICS / "scenes")
     for method in METHODS:
         fill_method(DOCS / "methods" / f"{method}.md")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

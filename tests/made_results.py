@@ -14,7 +14,7 @@ from wsss.config import Params
 from wsss.config.resolve import overlay
 from wsss.context import make_context
 from wsss.data.manifest import Item, Manifest
-from wsss.stages import manifest, scoring
+from wsss.stages import evaluate, manifest
 from wsss.stages.evaluations import tuned_by, wanted
 
 # Two refinements of the same CAMs, and their upper bound.
@@ -99,7 +99,7 @@ def _evaluate(params: Params, variant: str, seed: int) -> None:
     for what in sorted(whats, key=lambda what: tuned_by(what, config) is not None):
         stage = f"evaluate_{what}" if what in ("cam", "walk") else "evaluate"
         stage = "evaluate_tune" if what.endswith("_tune") else stage
-        scoring.run(make_context(params, stage, variant, seed), what)
+        evaluate.run(make_context(params, stage, variant, seed), what)
 
 
 def _truth(data: Manifest, item: Item) -> np.ndarray:

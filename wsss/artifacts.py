@@ -307,28 +307,29 @@ def save_weights(path: Path | str, state: Mapping[str, Tensor], meta: Mapping[st
 
 def load_weights(path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read tensors (on the CPU) and metadata; a damaged file is a :class:`UserError`."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), "pt") as stream:
-            state = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
-            meta = json.loads((stream.metadata() or {}).get(METADATA_KEY, "{}"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist: run the stage that makes it first") from error
-    except (SafetensorError, ValueError) as error:
-        raise UserError(f"{path} is not a readable safetensors file ({error})") from error
-    return state, meta
+    with _open_weights(path, "pt") as stream:
+        return {name: stream.get_tensor(name) for name in stream.keys()}, _meta(stream)  # noqa: SIM118
 
 
 def weights_meta(path: Path | str) -> dict[str, Any]:
     """Read the metadata of weights and none of their tensors."""
+    with _open_weights(path, "np") as stream:
+        return _meta(stream)
+
+
+@contextmanager
+def _open_weights(path: Path | str, framework: str) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
-        with safe_open(str(path), "np") as stream:
-            meta: dict[str, Any] = json.loads((stream.metadata() or {}).get(METADATA_KEY, "{}"))
+        with safe_open(str(path), framework) as stream:
+            yield stream
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: run the stage that makes it first") from error
     except (SafetensorError, ValueError) as error:
         raise UserError(f"{path} is not a readable safetensors file ({error})") from error
+
+
+def _meta(stream: Any) -> dict[str, Any]:
+    meta: dict[str, Any] = json.loads((stream.metadata() or {}).get(METADATA_KEY, "{}"))
     return meta

@@ -66,7 +66,7 @@ STAGE_HELP = {
         "",
     ),
     "soft": (
-        "make the probabilities of pseudo masks, for soft labels or to ignore unsure pixels",
+        "make the scores behind pseudo masks, for soft labels or to ignore unsure pixels",
         "walk/scores.zip or, without refinement, cam/maps.zip and metrics/cam_tune.json where "
         "the threshold is tuned",
         "pseudo/scores.zip",

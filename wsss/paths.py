@@ -58,6 +58,11 @@ class Paths:
         """Metrics of one evaluation, without suffix."""
         return self._held(f"metrics/{name}") / "metrics" / name
 
+    def report(self, name: str) -> Path:
+        """What one evaluation found, as flat json."""
+        metrics = self.metrics(name)
+        return metrics.with_name(f"{metrics.name}.json")
+
     def log(self, name: str) -> Path:
         """Log file of one job."""
         return (self.run if self.variant else self.root) / "logs" / f"{name}.log"

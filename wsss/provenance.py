@@ -126,8 +126,9 @@ def modules_of(files: Iterable[str]) -> list[str]:
     return [name.removesuffix("/__init__").replace("/", ".") for name in names]
 
 
+@cache
 def code_hash(stage: str, method: str, layout: str | None = None) -> str:
-    """Return the hash of a stage's own source."""
+    """Return the hash of a stage's own source, read once in the life of a process."""
     digest = hashlib.blake2b(digest_size=8)
     for module in stage_modules(stage, method, layout):
         path = _file(module)

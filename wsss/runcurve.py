@@ -3,13 +3,13 @@ input."""
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from wsss.artifacts import save_csv
+from wsss.runrecord import cuda_peak_mb, resident_mb
 
 COLUMNS = ("step", "images_per_second", "memory_mb", "cuda_peak_mb")
 
@@ -20,7 +20,7 @@ class CostCurve:
     Attributes:
         rows: ``step``; ``images_per_second`` since the row before, or since training went on;
             ``memory_mb``, resident now; ``cuda_peak_mb``, the most that was allocated on the GPU,
-            None without one.
+            None without one. Memory is that of this process, of several the first.
     """
 
     def __init__(self, rows: Iterable[Mapping[str, Any]] = ()) -> None:
@@ -42,7 +42,7 @@ class CostCurve:
             "step": step,
             "images_per_second": round(self._images / seconds, 2),
             "memory_mb": _resident_mb(),
-            "cuda_peak_mb": _cuda_peak_mb(),
+            "cuda_peak_mb": cuda_peak_mb(),
         }
         self.rows.append(row)
         self.start()
@@ -54,17 +54,5 @@ class CostCurve:
 
 
 def _resident_mb() -> float | None:
-    """Resident size of this process in MB; None where the system does not tell."""
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    size = next((line.split()[1] for line in lines if line.startswith("VmRSS:")), None)
-    return None if size is None else round(int(size) / 1024, 1)
-
-
-def _cuda_peak_mb() -> float | None:
-    torch = sys.modules.get("torch")
-    if torch is None or not torch.cuda.is_initialized():
-        return None
-    return round(float(torch.cuda.max_memory_allocated()) / 1024**2, 1)
+    size = resident_mb()
+    return None if size is None else round(size, 1)

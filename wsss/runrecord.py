@@ -1,4 +1,8 @@
-"""What a job cost: ``*.run.json`` beside its artifact, never hashed, never an input."""
+"""What a job cost: ``*.run.json`` beside its artifact, never hashed, never an input.
+
+Memory is that of one process. Of a training in several (``processes``) it is the first one's; each
+of the others holds about as much.
+"""
 
 from __future__ import annotations
 
@@ -36,16 +40,34 @@ def git_revision() -> str | None:
     return run.stdout.strip()
 
 
+def resident_mb(peak: bool = False) -> float | None:
+    """Return the resident size of this process in MB, now or at its ``peak``; None where the
+    system does not tell."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    name = "VmHWM:" if peak else "VmRSS:"
+    size = next((line.split()[1] for line in lines if line.startswith(name)), None)
+    return None if size is None else int(size) / 1024
+
+
 def peak_memory_mb() -> float:
     """Return the largest resident size of this process or of one child, in MB."""
     unit = 1024**2 if sys.platform == "darwin" else 1024
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / unit
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Linux's ru_maxrss starts at the size of the process that started this one.
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return max(int(lines["VmHWM"].split()[0]) / 1024, children)
+    # Linux's ru_maxrss starts at the size of the process that started this one.
+    if (own := resident_mb(peak=True)) is not None:
+        return max(own, children)
     return max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, children)
+
+
+def cuda_peak_mb() -> float | None:
+    """Return the most that this process has allocated on its GPU, in MB; None if it uses none."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return None
+    return round(float(torch.cuda.max_memory_allocated()) / 1024**2, 1)
 
 
 def machine() -> str:
@@ -65,9 +87,12 @@ def record(artifact: Path, stage: str, **facts: Any) -> Iterator[dict[str, Any]]
     began = time.monotonic()
     facts = {"stage": stage, **facts}
     yield facts
+    seconds = round(time.monotonic() - began, 2)
+    cuda = cuda_peak_mb()  # before the GPU is asked for its name, which takes it into use
     facts |= {
-        "seconds": round(time.monotonic() - began, 2),
+        "seconds": seconds,
         "peak_rss_mb": round(peak_memory_mb(), 1),
+        **({} if cuda is None else {"cuda_peak_mb": cuda}),
         "git": git_revision(),
         "python": platform.python_version(),
         "machine": machine(),

@@ -24,7 +24,7 @@ from wsss.data.training import Batch
 from wsss.distributed import collectives
 from wsss.distributed.group import count, joined, rank
 from wsss.distributed.parts import part_of
-from wsss.engine.loop import Fit, _step
+from wsss.engine.loop import Fit, train_step
 from wsss.engine.optim import build_optimizer
 from wsss.engine.task import Progress, Task
 from wsss.methods import method_names
@@ -32,9 +32,9 @@ from wsss.models.affinitynet import AffinityNet
 from wsss.models.irnet import IrNet
 from wsss.models.largefov import LargeFov
 from wsss.models.sync_norm import synchronise
-from wsss.stages.affinity import AffinityTask
-from wsss.stages.irnet import IrNetTask
-from wsss.stages.segment import SegmentationTask
+from wsss.tasks.affinity import AffinityTask
+from wsss.tasks.irnet import IrNetTask
+from wsss.tasks.segmentation import SegmentationTask
 
 # Not a multiple of the processes.
 TAGS = [[0], [1], [2], [0], [1, 2]]
@@ -133,7 +133,7 @@ def trace(make_task: Callable[[], Task], batch: Batch) -> dict[str, Tensor]:
     task.train()
     for step, progress in enumerate(STEPS):
         for phase in range(task.phases(progress)):
-            terms = _step(
+            terms = train_step(
                 task, copy.copy(own), progress, phase, how(training), torch.device("cpu"), optimizer
             )
             where = f"{step}.{phase}"

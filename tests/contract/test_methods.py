@@ -22,7 +22,8 @@ from wsss.data.views import ViewRequest
 from wsss.engine.loop import split_batch
 from wsss.engine.optim import build_optimizer
 from wsss.engine.task import Progress
-from wsss.methods import load_method, method_names
+from wsss.errors import UserError
+from wsss.methods import check_method, load_method, method_names
 from wsss.methods.base import Method
 from wsss.models.backbones import build_backbone
 from wsss.models.dropout import set_keys
@@ -112,11 +113,38 @@ def test_it_says_what_it_is(name: str) -> None:
     assert "Deviations" in text
 
 
+def test_papers_it_covers_differ_from_its_own(name: str) -> None:
+    method = load_method(name)
+    assert method.info.paper_of({}) == method.info.paper
+    for other, known in method.info.configurations.items():
+        assert other not in method_names()
+        method.Params.model_validate(known.params)
+        assert method.info.paper_of({**known.params, "temperature": 1.0}) == known.paper
+        assert known.paper != method.info.paper
+
+
 def test_unknown_parameters_are_refused(name: str) -> None:
     cls = load_method(name)
     known = config_of(name).method.params
     with pytest.raises(ValidationError):
         cls.Params.model_validate(overlay(known, {"no_such_parameter": 1}))
+
+
+def test_numbers_that_yaml_reads_as_strings_are_numbers(name: str) -> None:
+    """YAML 1.1 takes 1e-3 for a string; all keys take it for a number, whatever the method."""
+    params = load_method(name).Params
+    for key, field in params.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, float):
+            spelled: object = f"{default:e}"
+        elif isinstance(default, list) and all(isinstance(one, float) for one in default):
+            spelled = [f"{one:e}" for one in default]
+        else:
+            continue
+        assert getattr(params.model_validate({key: spelled}), key) == default, key
+    weights = [key for key in params.model_fields if key.endswith("_weight")]
+    for key in weights:
+        assert getattr(params.model_validate({key: "1e-3"}), key) == 1e-3
 
 
 @pytest.mark.parametrize(("count", "height", "width"), [(1, 64, 96), (2, 48, 64), (3, 64, 64)])
@@ -136,9 +164,22 @@ def test_masks_of_its_own_where_it_takes_the_single_stage_road(name: str) -> Non
         masks = method.segment(images)
         assert masks.shape[:2] == (2, CLASSES + 1)
         assert masks.isfinite().all()
+        if not method.gives_scores():
+            assert torch.allclose(method.scores(images), masks.float().softmax(1), atol=1e-6)
     else:
         with pytest.raises(NotImplementedError, match=method.info.title):
             method.segment(images)
+
+
+def test_logits_are_combined_where_there_are_any(name: str) -> None:
+    config = config_of(name)
+    wanted = config.predict.model_copy(update={"combine": "max_logits"})
+    changed = config.model_copy(update={"predict": wanted})
+    if config.road == "single-stage" and load_method(name).gives_scores():
+        with pytest.raises(UserError, match="no softmax of logits: set it to mean"):
+            check_method(changed, "here")
+    else:
+        check_method(changed, "here")
 
 
 def test_losses_are_finite_and_every_parameter_learns(name: str) -> None:

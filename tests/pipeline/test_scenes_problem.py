@@ -15,7 +15,7 @@ from wsss.config.resolve import overlay
 from wsss.context import make_context
 from wsss.refine.crf import threshold_labels
 from wsss.refine.resize import resize_bilinear
-from wsss.stages import cam, classify, manifest, scoring
+from wsss.stages import cam, classify, evaluate, manifest
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def recalls(tmp_path_factory: pytest.TempPathFactory, project: Path) -> dict[str
     context = make_context(params, "cam", "baseline", 0)
     out = context.paths.store("cam", "maps")
     cam.run(context, out)
-    scoring.run(make_context(params, "evaluate_cam", "baseline", 0), "cam_tune")
+    evaluate.run(make_context(params, "evaluate_cam", "baseline", 0), "cam_tune")
     tuned = load_json(context.paths.metrics("cam_tune").with_suffix(".json"))
     return _recalls(context.manifest, ArrayStore(out), tuned["threshold"])
 

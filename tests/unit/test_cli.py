@@ -103,7 +103,7 @@ def test_the_overview_names_every_stage(capsys: pytest.CaptureFixture[str]) -> N
     text = capsys.readouterr().out
     offered = commands()
     for stage in MODULES.values():
-        name = {"scoring": "evaluate", "boxes": "evaluate"}.get(stage, stage)
+        name = {"boxes": "evaluate"}.get(stage, stage)
         assert name in offered
         assert f"    {name} " in text
 
@@ -178,8 +178,8 @@ def test_seeds_that_are_none(text: str, capsys: pytest.CaptureFixture[str]) -> N
         ),
         ("crf", "crf.run", ["predict/masks.zip", (0, 1)]),
         ("crf --shard 1/2", "crf.run", ["predict/shards/masks.1of2.zip", (1, 2)]),
-        ("evaluate cam", "scoring.run", ["cam"]),
-        ("evaluate final", "scoring.run", ["final"]),
+        ("evaluate cam", "evaluate.run", ["cam"]),
+        ("evaluate final", "evaluate.run", ["final"]),
     ],
 )
 def test_a_command_hands_its_stage_what_it_needs(

@@ -48,6 +48,25 @@ def test_a_description_holds_everything(name: str, capsys: pytest.CaptureFixture
     assert ("unknown" in text) or method.info.expected
 
 
+def test_papers_that_a_method_covers_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys).splitlines()
+    for name in method_names():
+        for other, known in load_method(name).info.configurations.items():
+            start = next(k for k, line in enumerate(lines) if line.startswith(f"{other} "))
+            below = " ".join(" ".join(lines[start + 1 : start + 4]).split())
+            assert known.paper in below
+            assert f"{name} with " in below
+
+
+def test_a_paper_that_a_method_covers_is_described(capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(capsys, "toco")
+    assert text.startswith("ToCo: faithful\n")
+    assert "CVPR 2023" in text
+    assert "mcc with locals: crops, region_main_start: 1\n" in text
+    assert any(line.startswith("  locals ") and " crops " in line for line in text.splitlines())
+    assert load_method("mcc").info.paper not in " ".join(text.split())
+
+
 def test_an_unknown_method_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["methods", "nothing"]) == 1
     error = capsys.readouterr().err

@@ -25,10 +25,11 @@ from wsss.config.resolve import overlay
 from wsss.context import make_context
 from wsss.errors import UserError
 from wsss.inference.encoded import EncodedPredictor
+from wsss.inference.implied import IMPLIED
+from wsss.networks.segmenter import build_segmenter
 from wsss.stages import crf, manifest, predict
-from wsss.stages.networks import build_segmenter
-from wsss.stages.segment import SegmentationTask
 from wsss.stages.training import save_trained
+from wsss.tasks.segmentation import SegmentationTask
 from wsss.tracking.model import packed
 from wsss.tracking.records import Network
 
@@ -167,7 +168,8 @@ def test_options_change_the_settings(project: Project, run: Run, tmp_path: Path)
     arguments = ("--weights", project.weights, "--images", project.photos, "--out", out)
     assert run(*arguments, *options)[0] == 0
     settings = json.loads((out / "predict.json").read_text())
-    assert settings["predict"] == {"scales": [1.0], "flip": False, "batch": 3, "stride": 4}
+    expected = {"scales": [1.0], "flip": False, "combine": "mean", "batch": 3, "stride": 4}
+    assert settings["predict"] == expected
     assert settings["crf"] is None
     # One unflipped pass is the stage's single-scale mask, but for the stored half precision.
     single = MaskStore(project.masks.with_name("single.zip"))
@@ -269,6 +271,25 @@ def test_single_stage_weights(
     config = trained(path).config
     assert config.road == "single-stage"
     assert config.classify.output_stride == 16
+
+
+def test_weights_that_are_older_than_some_keys(project: Project, run: Run, tmp_path: Path) -> None:
+    """As first written: without later keys, and with the backbone under two names."""
+    state, meta = load_weights(project.weights)
+    for name, section in meta["params"].items():
+        for key in IMPLIED.get(name, {}) if isinstance(section, dict) else ():
+            del section[key]
+    twice = {name.removeprefix("network."): value for name, value in state.items()}
+    again = {name: value for name, value in twice.items() if name.startswith("backbone.")}
+    save_weights(project.weights, state | again, meta)
+    raw = yaml.safe_load(project.params.read_text())
+    for key in IMPLIED["crf"]:
+        del raw["crf"][key]
+    project.params.write_text(yaml.safe_dump(raw))
+    out = tmp_path / "out"
+    code, _, _ = run("--weights", project.weights, "--images", project.photos, "--out", out)
+    assert code == 0
+    assert same(project, out)
 
 
 @pytest.mark.parametrize(

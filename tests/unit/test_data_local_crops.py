@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from wsss.data.local_crops import crop_corners, crop_positive, cut
-from wsss.data.views import cut_window, draw_window
+from wsss.data.views import ResizedView, cut_window, draw_window
 
 
 def places(count: int, height: int, width: int, size: int) -> Tensor:
@@ -100,3 +100,16 @@ def test_a_window_is_cut_resized_and_mirrored() -> None:
     assert plain.shape == (32, 32, 3)
     assert plain[:, :12].min() > 150
     assert np.array_equal(mirrored, plain[:, ::-1])
+
+
+def test_a_resized_view_is_mirrored_by_a_draw_of_its_own() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    view, seen = ResizedView(16, (0.4, 1.0), True), set()
+    for seed in range(16):
+        own = [view.cut(np.random.default_rng(seed), image, flip)[0] for flip in (False, True)]
+        assert np.array_equal(*own), "whatever the training crop is"
+        plain = view._replace(flip=False).cut(np.random.default_rng(seed), image, True)[0]
+        mirrored = bool(np.array_equal(own[0], plain[:, :, ::-1]))
+        assert mirrored or np.array_equal(own[0], plain)
+        seen.add(mirrored)
+    assert seen == {False, True}

@@ -93,6 +93,41 @@ def test_the_table_says_mean_spread_and_difference(
     assert "more" not in ladder.table(["baseline"])
 
 
+def test_without_the_first_rung_nothing_is_held_against_another(
+    ladder: ModuleType, params: Params, tmp_path: Path
+) -> None:
+    finish(tmp_path, "more", 0, 0.5)
+    ladder.keep(params, "more", 0)
+    assert "| more | 50.0 | – | [51.0] |" in ladder.table()
+    assert "Not run yet: baseline." in ladder.table()
+
+
+def test_an_unknown_word_is_an_error(
+    ladder: ModuleType, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ladder, "load_params", lambda _: params)
+    for words in (["rnu"], ["run", "nothing"], ["run", "baseline", "mroe"]):
+        with pytest.raises(SystemExit) as error:
+            ladder.main(words)
+        assert error.value.code == 2
+    monkeypatch.setattr(ladder, "run", lambda _, chosen: len(chosen))
+    assert ladder.main(["run"]) == 0
+    assert ladder.main(["run", "more", "baseline"]) == 2
+
+
+def test_the_page_of_results_is_written_on_request_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    results = importlib.import_module("results")
+    monkeypatch.setattr(results, "DOCS", tmp_path)
+    for words in (["colect", "results/scenes"], ["collect"]):
+        with pytest.raises(SystemExit) as error:
+            results.main(words)
+        assert error.value.code == 2
+    assert not (tmp_path / "results.md").exists()
+
+
 def test_a_full_rung_keeps_the_scores_of_what_it_shares(
     ladder: ModuleType, raw_params: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,4 +155,37 @@ def test_the_preset_resolves(ladder: ModuleType, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(ladder, "ROOT", ROOT)
     assert ladder.rungs() == loaded.base.run.variants
     assert ladder.rungs()[0] == "baseline"
-    assert set(ladder.FULL) <= set(ladder.rungs())
+    assert {*ladder.FULL, *ladder.MASKS} <= set(ladder.rungs())
+
+
+def test_a_rung_of_pseudo_masks_ends_with_them(
+    ladder: ModuleType, raw_params: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = {"variants": ["baseline", "more"], "seeds": [0], "results": "results"}
+    more = {"share": {"from": "baseline", "through": "cam"}, "refine": {"method": "affinitynet"}}
+    params = Params(overlay(raw_params, {"run": run, "variants": {"more": more}}))
+    monkeypatch.setattr(ladder, "MASKS", ("more",))
+    names = ladder.evaluations(params, "more")
+    assert (names[0], names[-1]) == ("cam", "pseudo")
+    asked = ladder.targets(params, "more", 0)
+    assert "results/scenes/baseline/seed0/metrics/cam.json" in asked
+    assert asked[-1] == "results/scenes/more/seed0/metrics/pseudo.json"
+
+
+def test_the_rungs_are_their_methods(ladder: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wsss.config import load_params
+
+    monkeypatch.setenv("VOC_ROOT", "somewhere")
+    loaded = load_params([ROOT / "params.yaml", *(ROOT / path for path in ladder.OVERLAYS)])
+    configs = {rung: loaded.resolve(rung) for rung in loaded.base.run.variants}
+    for rung, config in configs.items():
+        if rung.startswith("muscle") and rung != "muscle-beacon":
+            assert (config.classify.dropout, config.classify.geometry) == (0, "undilated")
+        if rung.startswith("mcc"):
+            assert config.classify.jitter == [0, 0, 0, 0]
+            assert config.classify.dropout == 0
+    ends = ("muscle-full", "muscle-beacon", "baseline-full")
+    assert all(configs[rung].segment.width == 256 for rung in ends)
+    assert all(configs[rung].walk.beta == 8 for rung in ends)
+    own = ("rtc-full", "dscnet-full", "dscnet-separate", "mcc-toco", "mcc-full")
+    assert all(configs[rung].road == "single-stage" for rung in own)

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from wsss.models.dropout import KeyedDropout, keyed_uniform, replace_dropout, set_keys
+from wsss.models.dropout import KeyedDropout, replace_dropout, set_keys
+from wsss.randomness import keyed_uniform
 
 
 def test_uniform_numbers_are_uniform_and_independent() -> None:

@@ -275,6 +275,10 @@ def test_schedules(training: Callable[..., Training]) -> None:
     assert lr_factor(0.05, poly) == pytest.approx(0.5)
     assert lr_factor(0.5, poly) == pytest.approx(0.5**0.9)
     assert lr_factor(0.0, poly) > 0
+    slow = training(schedule="poly", power=0.9, warmup=0.1, warmup_start=1e-6)
+    assert lr_factor(0.0, slow) == pytest.approx(1e-6)
+    assert lr_factor(0.025, slow) == pytest.approx(1 - (1 - 0.25) * (1 - 1e-6))
+    assert lr_factor(0.1, slow) == lr_factor(0.1, poly)
     cosine = training(schedule="cosine", warmup=0.0)
     assert lr_factor(0.5, cosine) == pytest.approx(0.5)
     assert lr_factor(0.9, training(schedule="constant", warmup=0.0)) == 1.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from wsss.artifacts import ArrayStoreWriter, MaskStoreWriter, save_json, voc_pal
 from wsss.cli import main
 from wsss.data.manifest import Item, Manifest
 from wsss.export.coco import image_ids
+from wsss.export.source import open_store
 from wsss.metrics.sweep import apply_threshold, top_foreground
 from wsss.refine.resize import resize_bilinear
 
@@ -211,6 +213,21 @@ def test_stores_elsewhere(
     edges.parent.mkdir()
     edges.write_bytes(cams.read_bytes())
     assert "no classes to export" in refused(capsys, edges, out, "voc")
+
+
+def test_a_store_is_opened_once(cams: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once an image: the table of contents of a large store takes seconds to read."""
+    source = open_store(cams, None, 0.5, None, boxes=False)
+    opened: list[Path] = []
+    plain = zipfile.ZipFile.__init__
+
+    def counted(self: zipfile.ZipFile, file: Path, *args: Any, **kwargs: Any) -> None:
+        opened.append(file)
+        plain(self, file, *args, **kwargs)
+
+    monkeypatch.setattr(zipfile.ZipFile, "__init__", counted)
+    assert [labelled.id for labelled in source.images()] == sorted(NAMES)
+    assert len(opened) <= 1
 
 
 def test_refusals(run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

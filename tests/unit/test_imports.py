@@ -40,7 +40,7 @@ from wsss.models.imports import UNSUPPORTED, layout_names, load_layout
 from wsss.models.imports.keys import complete, translate
 from wsss.models.imports.layout import fill
 from wsss.provenance import stage_modules
-from wsss.stages import cam, classify, scoring, segment
+from wsss.stages import cam, classify, evaluate, segment
 from wsss.stages.compare import compare
 from wsss.stages.evaluations import EVALUATIONS, imported_stages, wanted
 
@@ -562,7 +562,7 @@ def test_metrics_and_comparison_name_what_was_imported(
     paths = contexts["cam"].paths
     classify.run(contexts["classify"])
     cam.run(contexts["cam"], paths.store("cam", "maps"))
-    scoring.run(contexts["evaluate_cam"], "cam")
+    evaluate.run(contexts["evaluate_cam"], "cam")
     report = load_json(Path(f"{paths.metrics('cam')}.json"))
     digest = hashlib.sha256(irn[1].read_bytes()).hexdigest()
     assert report["imported"] == f"classify: {IRN} (sha256 {digest})"

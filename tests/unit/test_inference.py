@@ -13,13 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from wsss.config.schema import Compute, Predict
 from wsss.data.manifest import Item
 from wsss.errors import UserError
+from wsss.grids import grid_of
 from wsss.inference.cam import multi_scale_cam
 from wsss.inference.images import batches_by_size, windows
-from wsss.inference.scales import WINDOW, aligned, grid_of, multi_scale, shard_bounds
+from wsss.inference.prediction import Predictor, predict_window
+from wsss.inference.scales import aligned, multi_scale
 from wsss.inference.segmentation import multi_scale_scores
 from wsss.losses.normalisation import divided_by_peak
+from wsss.shards import WINDOW, shard_bounds
 
 STRIDE = 8
 SCALES = [0.5, 1.0, 1.5]
@@ -117,6 +121,17 @@ def test_the_network_sees_aligned_sizes_and_half_precision_is_widened(images: Te
     assert seen == [(4, 3, 24, 32), (4, 3, 48, 64)]
 
 
+def test_scaling_may_be_plain(images: Tensor) -> None:
+    def itself(batch: Tensor) -> Tensor:
+        return batch
+
+    size = (aligned(images.shape[2], 0.5, STRIDE), aligned(images.shape[3], 0.5, STRIDE))
+    for smooth in (True, False):
+        (got,) = multi_scale(itself, images, [0.5], False, size, STRIDE, antialias=smooth)
+        wanted = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=smooth)
+        torch.testing.assert_close(got, wanted, rtol=0, atol=1e-6)
+
+
 def test_a_constant_network_stays_constant(images: Tensor) -> None:
     for maps in multi_scale(constant, images, SCALES, True, GRID, STRIDE):
         torch.testing.assert_close(maps, torch.full((2, 3, *GRID), 0.25))
@@ -146,6 +161,20 @@ def test_cams_are_sums_divided_by_their_maximum(images: Tensor, flip: bool) -> N
     assert cams.amax((2, 3)).min() > 0.999
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_higher_of_both_flips_may_count(images: Tensor, flip: bool) -> None:
+    def network(batch: Tensor) -> Tensor:
+        return directed(batch).relu()
+
+    cams = multi_scale_cam(
+        *(network, images, SCALES, flip, GRID, STRIDE, divided_by_peak), flip_combine="max"
+    )
+    total = torch.zeros(2, 3, *GRID)
+    for scale in SCALES:
+        total += torch.stack(explicit(network, images, [scale], flip)).amax(0)
+    torch.testing.assert_close(cams, divided_by_peak(total))
+
+
 def test_a_class_without_evidence_stays_at_zero(images: Tensor) -> None:
     silent = torch.tensor([1.0, 0.0, 1.0])[:, None, None]
     cams = multi_scale_cam(
@@ -169,11 +198,47 @@ def test_probabilities_are_those_of_an_explicit_loop(
 
     got = multi_scale_scores(network, images, scales, flip, GRID, STRIDE)
     passes = torch.stack([logits.softmax(1) for logits in explicit(network, images, scales, flip)])
-    torch.testing.assert_close(got.mean, passes.mean(0), rtol=0, atol=1e-6)
+    torch.testing.assert_close(got.combined, passes.mean(0), rtol=0, atol=1e-6)
     (alone,) = explicit(network, images, [1.0], False)
     torch.testing.assert_close(got.single, alone.softmax(1), rtol=0, atol=1e-6)
     for probabilities in got:
         torch.testing.assert_close(probabilities.sum(1), torch.ones(2, *GRID))
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("scales", [SCALES, [1.0], [2.0, 0.75, 1.0]])
+def test_highest_logits_are_those_of_an_explicit_loop(
+    images: Tensor, scales: list[float], flip: bool
+) -> None:
+    def network(batch: Tensor) -> Tensor:
+        return 5 * directed(batch)
+
+    got = multi_scale_scores(network, images, scales, flip, GRID, STRIDE, combine="max_logits")
+    best = torch.full((2, 3, *GRID), -torch.inf)
+    for scale in scales:
+        both = torch.stack(explicit(network, images, [scale], flip))
+        best = torch.maximum(best, both.sum(0))
+    torch.testing.assert_close(got.combined, best.softmax(1), rtol=0, atol=1e-6)
+    (alone,) = explicit(network, images, [1.0], False)
+    torch.testing.assert_close(got.single, alone.softmax(1), rtol=0, atol=1e-6)
+
+
+def test_highest_logits_need_logits(images: Tensor) -> None:
+    with pytest.raises(ValueError, match="gives scores"):
+        multi_scale_scores(
+            *(pooled, images, SCALES, True, GRID, STRIDE), logits=False, combine="max_logits"
+        )
+    predictor = Predictor(torch.nn.Identity(), None, STRIDE, pooled)
+    photo = np.zeros((32, 32, 3), np.uint8)
+    config = Predict(scales=[1.0], flip=False, combine="max_logits", batch=1, stride=4)
+    compute = Compute(device="cpu", precision="fp32", threads=1, channels_last=False, compile=False)
+    with pytest.raises(UserError, match="set it to mean"):
+        predict_window(predictor, [photo], config, compute, torch.device("cpu"))
+    (found,) = predict_window(
+        *(predictor._replace(logits=pooled), [photo], config, compute, torch.device("cpu"))
+    )
+    assert found.classes == [0, 1, 2]
+    assert np.allclose(found.scores, 1 / 3)
 
 
 def test_scores_are_averaged_as_they_come(images: Tensor) -> None:
@@ -184,8 +249,8 @@ def test_scores_are_averaged_as_they_come(images: Tensor) -> None:
 
     got = multi_scale_scores(network, images, SCALES, True, GRID, STRIDE, logits=False)
     passes = torch.stack(explicit(network, images, SCALES, True))
-    torch.testing.assert_close(got.mean, passes.mean(0), rtol=0, atol=1e-6)
-    torch.testing.assert_close(got.mean[:, 0], torch.full_like(got.mean[:, 0], 0.17))
+    torch.testing.assert_close(got.combined, passes.mean(0), rtol=0, atol=1e-6)
+    torch.testing.assert_close(got.combined[:, 0], torch.full_like(got.combined[:, 0], 0.17))
     (alone,) = explicit(network, images, [1.0], False)
     torch.testing.assert_close(got.single, alone, rtol=0, atol=1e-6)
 

@@ -10,8 +10,8 @@ from PIL import Image
 
 from wsss.errors import UserError
 from wsss.inference.photos import Failure, Photo, Source, find_photos, photo_windows, read_photo
-from wsss.inference.scales import WINDOW
 from wsss.inference.tags import Tags, parse_tags, read_tags
+from wsss.shards import WINDOW
 
 CLASSES = ("cat", "dog", "potted plant")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wsss.losses.affinity import EPSILON, affinity, affinity_loss, pair_sizes
+from wsss.losses.affinity import EPSILON, affinity, pair_loss, pair_sizes
 from wsss.refine.affinity_labels import PairMasks, pair_masks
 from wsss.refine.pairs import half_disc_offsets
 
@@ -63,7 +63,7 @@ def naive_loss(values: Tensor, labels: Tensor) -> float:
 
 
 def loss_of(values: torch.Tensor, pairs: PairMasks) -> torch.Tensor:
-    return affinity_loss(values, pairs, pair_sizes(pairs))
+    return pair_loss(values, pairs, pair_sizes(pairs))
 
 
 def test_parts_of_a_batch_add_up() -> None:
@@ -71,10 +71,10 @@ def test_parts_of_a_batch_add_up() -> None:
     whole = pair_masks(labels, OFFSETS)
     sizes = pair_sizes(whole)
     parts = [
-        affinity_loss(values[b : b + 1], pair_masks(labels[b : b + 1], OFFSETS), sizes)
+        pair_loss(values[b : b + 1], pair_masks(labels[b : b + 1], OFFSETS), sizes)
         for b in range(len(labels))
     ]
-    torch.testing.assert_close(torch.stack(parts).sum(), affinity_loss(values, whole, sizes))
+    torch.testing.assert_close(torch.stack(parts).sum(), pair_loss(values, whole, sizes))
 
 
 @pytest.mark.parametrize("grid", GRIDS)

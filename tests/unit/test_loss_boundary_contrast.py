@@ -214,6 +214,18 @@ def test_the_loss_is_the_sum_over_present_classes() -> None:
     assert boundary_contrast(logits, features, targets, labels.flip(1), keys) == 0
 
 
+@pytest.mark.parametrize("most", [1, 2, 3, 9])
+def test_classes_that_no_image_has_are_not_searched(most: int) -> None:
+    logits, features, targets, labels = scene()
+    logits, targets = (F.pad(x, (0, 0, 0, 0, 0, 2), value=-1.0) for x in (logits, targets))
+    labels = F.pad(labels, (0, 2))
+    keys = torch.tensor([5, 6])
+    every = boundary_contrast(logits, features, targets, labels, keys)
+    some = boundary_contrast(logits, features, targets, labels, keys, most=most)
+    assert every != 0
+    torch.testing.assert_close(some, every, rtol=1e-4, atol=1e-7)
+
+
 def test_the_draw_is_a_function_of_the_key() -> None:
     logits, features, targets, labels = scene()
     few = replace(DEFAULT, points=12)
@@ -224,11 +236,34 @@ def test_the_draw_is_a_function_of_the_key() -> None:
     assert values[0] == values[1] != values[2]
 
 
-def test_too_few_points_leave_a_class_out() -> None:
-    logits, features, targets, labels = scene()
-    keys = torch.tensor([1, 2])
-    official = replace(DEFAULT, least=DEFAULT.points + 1)
-    assert boundary_contrast(logits, features, targets, labels, keys, official) == 0
+def of_disc(maps: Tensor, least: int) -> tuple[int, float]:
+    """Valid points of the side that has fewer, and the loss, of one disc of one class."""
+    targets = torch.cat([1 - maps, maps], dim=1)
+    torch.manual_seed(0)
+    features, labels = torch.randn(1, 8, 32, 32), torch.ones(1, 1)
+    how = replace(DEFAULT, least=least)
+    valid = find_sides(((how.sharpness * (2 * targets - 1)).softmax(1))[:, 1:], how).valid
+    loss = boundary_contrast(2 * targets - 1, features, targets, labels, torch.tensor([1]), how)
+    return int(valid.sum((-2, -1)).min()), float(loss)
+
+
+@pytest.mark.parametrize(
+    ("radius", "bounds"), [(40.0, (129, 10_000)), (9.0, (10, 128)), (0.0, (0, 9))]
+)
+def test_too_few_points_leave_a_class_out(radius: float, bounds: tuple[int, int]) -> None:
+    """What counts are the points there are, not the 128 at most that are drawn of them."""
+    maps = disc(128, radius, (62, 65))
+    official, ours = (of_disc(maps, least) for least in (DEFAULT.points + 1, DEFAULT.least))
+    assert bounds[0] <= ours[0] <= bounds[1]
+    assert (official[1] != 0) == (ours[0] > DEFAULT.points)
+    assert (ours[1] != 0) == (ours[0] >= DEFAULT.least)
+
+
+def test_the_least_number_of_points_is_enough() -> None:
+    maps = disc(128, 40.0, (62, 65))
+    count = of_disc(maps, 1)[0]
+    assert of_disc(maps, count)[1] != 0
+    assert of_disc(maps, count + 1)[1] == 0
 
 
 def test_gradient_reaches_the_features_and_pulls_them_apart() -> None:

@@ -79,6 +79,24 @@ def test_no_gradient_reaches_the_teacher_when_it_is_detached() -> None:
     assert student.grad.abs().sum() > 0
 
 
+def test_half_precision_gives_what_single_does() -> None:
+    """Products of 1024 cosines leave the range of fp16 as exponentials, and do not get there."""
+    generator = torch.Generator().manual_seed(4)
+    teacher, student = (torch.rand(2, n, 1024, generator=generator) * 2 - 1 for n in (2, 10))
+    student[:, 2] = teacher[:, 0]  # a product of 340, divided by a temperature of 0.5
+    positive = torch.arange(10).expand(2, 10) < 6
+    student = student.half().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.float16):
+        value = collaborative_contrast(teacher.half(), student, positive, 0.5)
+    exact = collaborative_contrast(teacher.half().float(), student.detach().float(), positive, 0.5)
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(exact.item(), rel=1e-6)
+    value.backward()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+    assert student.grad.any()
+
+
 def test_it_is_finite_in_bf16() -> None:
     teacher, student, positive = views(2)
     with torch.autocast("cpu", dtype=torch.bfloat16):

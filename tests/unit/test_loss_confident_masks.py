@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wsss.data.transforms import IGNORE
+from wsss.labels import IGNORE
 from wsss.losses.confident_masks import (
-    balanced_cross_entropy,
     confident_masks,
     present_peaks,
 )
-from wsss.losses.segmentation import hard_sizes, hard_sums, mean_of_groups
+from wsss.losses.segmentation import balanced_cross_entropy, hard_sizes, hard_sums, mean_of_groups
 
 
 def test_sure_background_unsure_and_padding() -> None:

@@ -112,3 +112,23 @@ def test_an_image_of_padding_alone_costs_nothing_in_bf16() -> None:
     assert float(energy) == 0
     assert soft.grad is not None
     assert not soft.grad.any()
+
+
+def test_half_precision_gives_what_single_does() -> None:
+    """Between black and white, squared differences of grey levels leave the range of fp16."""
+    images, soft = scene(side=16)
+    images = torch.zeros_like(images)
+    images[:, :, 8:] = 1
+    valid, masks = torch.ones(2, 16, 16, dtype=torch.bool), torch.zeros(2, 16, 16).long()
+    masks[:, 4:12] = 255
+    rounded, given = soft.half(), soft.half().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.float16):
+        value = dense_energy(images.half(), given, valid, masks, RGB, XY, 0.5, 1000)
+    exact = dense_energy(images, rounded.float(), valid, masks, RGB, XY, 0.5, 1000)
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(exact.item(), rel=1e-5)
+    assert value.item() < -10
+    (value * 1e-3).backward()
+    assert given.grad is not None
+    assert given.grad.isfinite().all()
+    assert given.grad.any()

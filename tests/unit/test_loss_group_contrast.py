@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.data.transforms import IGNORE
+from wsss.labels import IGNORE
 from wsss.losses.group_contrast import (
     Bank,
     Queue,
@@ -42,11 +42,14 @@ def random_masks() -> Tensor:
     return masks
 
 
-def parts(masks: Tensor, anchors: int = 8, queue: Queue | None = None):  # type: ignore[no-untyped-def]
+def parts(  # type: ignore[no-untyped-def]
+    masks: Tensor, anchors: int = 8, queue: Queue | None = None, hard: float = 0.5
+):
     features = cells()
     sets = largest_sets(masks, K, 3)
     groups = spherical_groups(features, sets.slots, sets.classes.shape[1], 2, 3, least=2)
-    chosen = choose_anchors(features, sets, anchors, torch.rand(B, P, generator=generator(2)))
+    uniform = torch.rand(B, P, generator=generator(2))
+    chosen = choose_anchors(features, sets, anchors, uniform, hard)
     return features, sets, groups, chosen, bank_of(groups, sets, queue)
 
 
@@ -65,8 +68,9 @@ def test_the_largest_classes_of_each_image() -> None:
 # Anchors
 
 
-def test_anchors_are_the_least_typical_cells_and_random_others() -> None:
-    features, sets, _, anchors, _ = parts(random_masks())
+@pytest.mark.parametrize(("share", "hard"), [(0.5, 4), (0.0, 0), (1.0, 8), (0.3, 2)])
+def test_anchors_are_the_least_typical_cells_and_random_others(share: float, hard: int) -> None:
+    features, sets, _, anchors, _ = parts(random_masks(), hard=share)
     for b in range(B):
         for m in range(sets.classes.shape[1]):
             members = [p for p in range(P) if int(sets.slots[b, p]) == m]
@@ -77,7 +81,7 @@ def test_anchors_are_the_least_typical_cells_and_random_others() -> None:
             if members:
                 mean = F.normalize(features[b, members].sum(0), dim=0)
                 by_likeness = sorted(members, key=lambda p: float(features[b, p] @ mean))
-                assert set(by_likeness[:4]) <= set(chosen)
+                assert set(by_likeness[:hard]) <= set(chosen)
 
 
 def test_random_anchors_depend_on_the_draw_alone() -> None:

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsss.losses.affinity import pair_sizes
-from wsss.losses.irnet import boundary_loss, displacement_loss
-from wsss.refine.affinity_labels import IGNORE, pair_masks
+from wsss.labels import IGNORE
+from wsss.losses.affinity import pair_loss, pair_sizes
+from wsss.losses.irnet import displacement_loss
+from wsss.refine.affinity_labels import pair_masks
 from wsss.refine.pairs import half_disc_offsets
 
 OFFSETS = half_disc_offsets(3)
@@ -53,7 +54,7 @@ def test_boundary_loss_equals_loops(seed: int) -> None:
     means = {kind: sum(v) / (len(v) + 1e-5) for kind, v in terms.items()}
     expected = (means["background"] / 2 + means["foreground"] / 2 + means["negative"]) / 2
     pairs = pair_masks(labels, OFFSETS)
-    found = boundary_loss(affinities, pairs, pair_sizes(pairs))
+    found = pair_loss(affinities, pairs, pair_sizes(pairs))
     assert math.isclose(float(found), expected, rel_tol=1e-4, abs_tol=1e-5)
 
 
@@ -91,6 +92,6 @@ def test_without_any_pair_every_term_is_zero() -> None:
     labels = torch.full((1, 4, 4), IGNORE, dtype=torch.uint8)
     pairs = pair_masks(labels, OFFSETS)
     sizes = pair_sizes(pairs)
-    assert float(boundary_loss(torch.rand(1, len(OFFSETS), 4, 4), pairs, sizes)) == 0
+    assert float(pair_loss(torch.rand(1, len(OFFSETS), 4, 4), pairs, sizes)) == 0
     found = displacement_loss(torch.rand(1, 2, 4, 4), pairs, OFFSETS, sizes)
     assert [float(value) for value in found] == [0, 0]

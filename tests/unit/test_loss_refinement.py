@@ -61,6 +61,14 @@ def test_the_largest_values_count() -> None:
     assert hardest_mean(values, torch.tensor([0, 99])) == pytest.approx((5 + 2) / 2)
 
 
+@pytest.mark.parametrize("most", [3, 5, 20, 99, None])
+def test_only_as_many_as_count_are_put_in_order(most: int | None) -> None:
+    values, counts = torch.rand(4, 20), torch.tensor([1, 3, 2, 0])
+    ordered = values.sort(dim=1, descending=True).values
+    expected = [ordered[b, : max(1, int(n))].mean() for b, n in enumerate(counts)]
+    torch.testing.assert_close(hardest_mean(values, counts, most), torch.stack(expected).mean())
+
+
 @pytest.mark.parametrize("per_batch", [False, True])
 def test_the_refinement_loss_is_the_loop(per_batch: bool) -> None:
     plain, refined = maps_of(3, 4, 6, 5).relu(), maps_of(3, 4, 6, 5, seed=1).relu()

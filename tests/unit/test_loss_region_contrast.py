@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from wsss.data.transforms import IGNORE
+from wsss.labels import IGNORE
 from wsss.losses.region_contrast import (
     Prototypes,
     region_contrast,

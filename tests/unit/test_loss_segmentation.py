@@ -24,7 +24,7 @@ from wsss.losses.segmentation import (
 )
 from wsss.models.dense import Dense
 from wsss.models.pyramid import pyramid_logits
-from wsss.stages.segment import SegmentationTask
+from wsss.tasks.segmentation import SegmentationTask
 
 START = Progress(0, 10, 0)
 

@@ -62,3 +62,20 @@ def test_labels_of_cells() -> None:
     cam[0, 0, 0, 2] = 0.8
     valid = torch.tensor([[[True, True, True, True, True, False]]])
     assert cell_labels(cam, 0.25, 0.7, valid).tolist() == [[[0, 0, 1, 255, 3, 255]]]
+
+
+def test_half_precision_gives_what_single_does() -> None:
+    """Norms of 768 numbers of size 20 leave the range of fp16 when they are squared."""
+    generator = torch.Generator().manual_seed(2)
+    features = (torch.randn(2, 768, 6, 6, generator=generator) * 20).half().requires_grad_()
+    labels = torch.randint(0, 4, (2, 6, 6), generator=generator)
+    labels[labels == 3] = 255
+    with torch.autocast("cpu", dtype=torch.float16):
+        value = token_affinity_loss(features, labels)
+    exact = token_affinity_loss(features.detach().float(), labels)
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(exact.item(), rel=1e-6)
+    (value * 1024).backward()  # as a loss scaler does
+    assert features.grad is not None
+    assert features.grad.isfinite().all()
+    assert features.grad.any()

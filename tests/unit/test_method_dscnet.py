@@ -15,6 +15,7 @@ from wsss.config import Params
 from wsss.data.training import Batch
 from wsss.engine.task import Progress
 from wsss.errors import UserError
+from wsss.methods import dscnet
 from wsss.methods.dscnet import DscNet, DscParams
 from wsss.models.dropout import set_keys
 
@@ -23,10 +24,10 @@ LATE = Progress(90, 100, 9)
 SMALL = {"pixel_width": 8, "pixel_hidden": 8, "graph_width": 8, "seg_width": 8, "seg_dilation": 1}
 
 
-def make(**params: Any) -> DscNet:
+def make(dropout: float = 0.0, **params: Any) -> DscNet:
     torch.manual_seed(1)
     checked = DscParams.model_validate({**SMALL, **params})
-    return DscNet(tiny_backbone(), CLASSES, checked, 0.0).train()
+    return DscNet(tiny_backbone(), CLASSES, checked, dropout).train()
 
 
 def batch_of(count: int) -> Batch:
@@ -175,6 +176,88 @@ def test_refinements_give_different_pseudo_labels() -> None:
     batch = batch_of(4)
     found = {losses(make(refine=kind), batch)["seg"].item() for kind in ("pamr", "par", "none")}
     assert len(found) == 3
+
+
+@pytest.mark.parametrize("kind", ["pamr", "par"])
+def test_each_refinement_has_its_own_scale(kind: str) -> None:
+    batch, own = batch_of(4), {"pamr": 0.1, "par": 0.3}
+    given = {
+        scale: losses(make(refine=kind, refine_scale=scale), batch)["seg"].item()
+        for scale in own.values()
+    }
+    assert losses(make(refine=kind), batch)["seg"].item() == given[own[kind]]
+    assert len(set(given.values())) == 2
+
+
+def test_dropout_does_not_reach_the_pseudo_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    soft = DscNet._soft_labels
+    monkeypatch.setattr(
+        DscNet,
+        "_soft_labels",
+        lambda self, cam, *rest: (seen.append(cam), soft(self, cam, *rest))[1],
+    )
+    nodes = []
+    for dropout in (0.0, 0.5):
+        method, batch = make(dropout, graph_weight=0.1), batch_of(4)
+        found = losses(method, batch)
+        nodes.append(found["sgcl"])
+        assert not seen[-1].requires_grad
+    assert torch.equal(*seen)
+    assert torch.equal(*nodes)
+    assert not torch.equal(
+        losses(make(0.5), batch_of(4))["cls"], losses(make(0.0), batch_of(4))["cls"]
+    )
+
+
+def test_shares_of_the_coupling_and_of_hard_anchors() -> None:
+    batch = batch_of(4)
+    half, cam, graph = (
+        losses(make(coupling_share=share), batch)["seg"] for share in (0.5, 0.0, 1.0)
+    )
+    assert torch.equal(cam, losses(make(coupling=False), batch)["seg"])
+    assert len({half.item(), cam.item(), graph.item()}) == 3
+    hard, random = (
+        losses(make(pixel_anchors=4, anchor_hard_share=share), batch)["pgcl"]
+        for share in (1.0, 0.0)
+    )
+    assert not torch.equal(hard, random)
+
+
+def test_graph_maps_start_at_their_lowest_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Features after a ReLU are alike everywhere: without it no cell is surely background."""
+    raised = torch.rand(4, CLASSES, 8, 8) / 2 + 0.5
+    monkeypatch.setattr(dscnet, "cosine_maps", lambda *_: raised)
+    batch, found = batch_of(4), []
+    present = batch["label"].bool()
+    for stretch in (True, False):
+        method = make(graph_stretch=stretch, coupling_share=1.0, refine="none", mask_stride=4)
+        output = method(batch["image"])
+        cam = output.cam.detach()
+        built = method._build(output.features, cam, batch)
+        found.append(method._soft_labels(cam, built, batch)[present])
+    assert found[0].amin((1, 2)).max() < 1e-6
+    assert found[1].amin() > 0.4
+    assert all(torch.allclose(maps.amax((1, 2)), torch.ones(4), atol=1e-3) for maps in found)
+
+
+def test_nodes_may_share_the_classifier_of_images() -> None:
+    method, batch = make(node_classifier="shared"), batch_of(4)
+    assert not any(name.startswith("node_classifier") for name in method.state_dict())
+    losses(method, batch)["node"].backward()
+    assert reached(method.classifier.parameters())
+    assert reached(method.embed.parameters())
+    nodes = torch.randn(2, CLASSES, 8)
+    rows = method.embed(method.classifier.weight).flatten(1)  # one pixel a class
+    assert torch.allclose(method._classify_nodes(nodes), nodes @ rows.T, atol=1e-6)
+
+
+def test_the_head_may_be_a_pyramid() -> None:
+    method, batch = make(head="aspp", seg_rates=[1, 2]), batch_of(4)
+    losses(method, batch)["seg"].backward()
+    assert all(reached([p]) for p in method.seg_head.parameters())
+    with torch.no_grad():
+        assert method.eval().segment(batch["image"]).shape == (4, CLASSES + 1, 8, 8)
 
 
 def test_seeds_come_from_cams_or_from_the_head() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tests.contract.test_methods import CLASSES, LATE, START, batch_of, config_of
@@ -13,7 +14,8 @@ from wsss.config.schema import Backbone as BackboneConfig
 from wsss.data.training import Batch
 from wsss.engine.optim import build_optimizer
 from wsss.engine.task import Progress
-from wsss.methods.mcc import Mcc, MccParams, _Look
+from wsss.methods import mcc
+from wsss.methods.mcc import Mcc, MccParams, _Look, _Maps
 from wsss.models.backbones import build_backbone
 from wsss.models.dropout import set_keys
 
@@ -41,6 +43,10 @@ def make(name: str = "tf_efficientnet_lite0", **params: Any) -> Mcc:
         BackboneConfig(name=name, weights="random", allow_download=False), 16, True
     )
     return Mcc(backbone, CLASSES, MccParams.model_validate({**SMALL, **params}), 0.0)
+
+
+def _ones(images: Tensor, label: Tensor) -> Tensor:
+    return label[:, :, None, None] * torch.ones_like(images[:, :1])
 
 
 def losses(method: Mcc, batch: Batch, progress: Progress = LATE) -> dict[str, Tensor]:
@@ -73,6 +79,32 @@ def test_terms_start_when_their_schedule_says() -> None:
     # At iteration 2000 of 20000 the masks do not train yet; one later they do.
     assert losses(make(), batch, Progress(2000, 20000, 0))["seg"] == 0
     assert losses(make(), batch, Progress(2001, 20000, 0))["seg"] > 0
+
+
+@pytest.mark.parametrize(("kind", "count"), [("masks", 3), ("crops", 2), ("pixels", 2)])
+def test_a_step_embeds_what_it_reads(
+    kind: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The source as a whole is a view of its own only where keys are hidden."""
+    method, seen = make(locals=kind), []
+    embed = method.encoder.embed
+    monkeypatch.setattr(
+        method.encoder, "embed", lambda net, x: (seen.append(tuple(x.shape)), embed(net, x))[1]
+    )
+    monkeypatch.setattr(method, "_activate", lambda x, y: _Maps(*(_ones(x, y) for _ in range(2))))
+    losses(method, batch_of(2, "mcc"))
+    assert seen[0] == (2 * count, 3, 64, 64)
+
+
+def test_maps_are_made_for_a_term_that_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Tensor) -> None:
+        raise AssertionError("nothing reads these maps")
+
+    alone = {"contrast_weight": 0, "affinity_weight": 0, "seg_weight": 0, "energy_weight": 0}
+    for params, progress in ((alone, LATE), ({**alone, "seg_weight": 0.1}, START)):
+        method = make(**params)
+        monkeypatch.setattr(method, "_activate", refuse)
+        losses(method, batch_of(2, "mcc"), progress)
 
 
 def test_the_decoder_is_in_the_graph_before_it_learns() -> None:
@@ -118,6 +150,16 @@ def test_maps_while_training_leave_the_statistics_alone() -> None:
     assert maps.main.max() <= 1
 
 
+def test_maps_are_made_of_plainly_resized_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, images = make(cam_scales=[0.5], cam_flip=False), torch.rand(1, 3, 64, 64)
+    seen: list[Tensor] = []
+    encode = method._encode
+    monkeypatch.setattr(method, "_encode", lambda x: (seen.append(x), encode(x))[1])
+    method._activate(images, torch.ones(1, CLASSES))
+    plain = F.interpolate(images, (32, 32), mode="bilinear", align_corners=False)
+    assert torch.equal(seen[0], plain)
+
+
 def test_absent_classes_have_no_map() -> None:
     method, label = make(), batch_of(2, "mcc")["label"]
     for maps in method._activate(torch.rand(2, 3, 64, 64), label):
@@ -134,13 +176,41 @@ def test_batch_of_one_and_an_image_without_labels(kind: str) -> None:
     assert all(value.isfinite() for value in terms.values())
 
 
+def test_masks_are_refined_by_whole_grey_levels(monkeypatch: pytest.MonkeyPatch) -> None:
+    method, batch = make(), batch_of(2, "mcc")
+    look, seen = method._look(batch), []
+    look = look._replace(image=look.image * 1.2 - 0.1)  # also out of range
+    weights = mcc.neighbour_weights
+    monkeypatch.setattr(
+        mcc, "neighbour_weights", lambda x, *rest: (seen.append(x), weights(x, *rest))[1]
+    )
+    method._masks(torch.rand(2, CLASSES, 64, 64), look, batch["label"])
+    levels = (look.image * 255).clamp(0, 255).to(torch.uint8).float() / 255
+    halved = F.interpolate(levels, (32, 32), mode="bilinear", align_corners=False)
+    assert torch.allclose(seen[0], halved, atol=1e-6)
+    # What comes from a file is kept as it is.
+    whole = torch.arange(256).float() / 255
+    assert torch.equal((whole * 255).floor() / 255, whole)
+
+
 def test_nothing_visible() -> None:
     assert losses(make(mask_rate=1.0).train(), batch_of(2, "mcc"))["mcc"] > 0
 
 
 def test_everything_visible() -> None:
-    """Local views are then whole ones; by their regions some may still be negative."""
-    losses(make(mask_rate=0.0).train(), batch_of(2, "mcc"))
+    """Local views are then whole ones: each judges the same, the mean of all cells."""
+    method, batch = make(mask_rate=0.0, local_count=3).eval(), batch_of(3, "mcc")
+    look = method._look(batch)
+    regions = torch.zeros(3, CLASSES, 64, 64)
+    regions[1, 0, :, :24] = 0.5  # uncertain over more than a fifth
+    regions[2, 0, :, :4] = 0.5  # over less
+    with torch.no_grad():
+        patches = method.encoder.embed(method.backbone, look.source)
+        found = method._masked(look, patches, regions, batch["key"])
+        whole = method.encoder.encode(method.backbone, patches).cls
+    assert found.positive.tolist() == [[False] * 3, [True] * 3, [False] * 3]
+    assert torch.allclose(found.cls, whole.repeat(3, 1), atol=1e-4)
+    losses(method.train(), batch)
 
 
 def test_masks_of_padding_alone_teach_nothing() -> None:

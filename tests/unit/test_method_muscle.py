@@ -139,9 +139,11 @@ def test_maps_are_cams_averaged_over_alike_cells() -> None:
         taps = method.backbone.taps(images)
         torch.testing.assert_close(maps.plain, out.cam.relu())
         guides = [
-            F.interpolate(taps[i].relu(), (4, 6), mode="bilinear", align_corners=True)
+            F.interpolate(taps[i], (4, 6), mode="bilinear", align_corners=True).relu()
             for i in (0, 2, 4)
         ]
+        early = F.interpolate(taps[0].relu(), (4, 6), mode="bilinear", align_corners=True)
+        assert not torch.allclose(early, guides[0], atol=1e-3)
         cells = method.project(torch.cat(guides, 1)).flatten(2)
         for b in range(2):
             units = [c / (c.norm() + 1e-5) for c in cells[b].T]

@@ -13,11 +13,14 @@ from torch import Tensor
 from wsss.config.schema import Backbone as BackboneConfig
 from wsss.data.training import Batch
 from wsss.engine.task import Losses, Progress
+from wsss.inference.cam import multi_scale_cam
+from wsss.inference.scales import multi_scale
 from wsss.methods.rtc import Rtc, RtcParams
 from wsss.models import wide_resnet38
 from wsss.models.backbones import build_backbone
-from wsss.models.dropout import keys_of_pass, set_keys
+from wsss.models.dropout import set_keys
 from wsss.models.wide_resnet38 import WideResNet38, Widths
+from wsss.randomness import keys_of_pass
 
 CLASSES = 3
 START, LATE = Progress(0, 100, 0), Progress(90, 100, 9)
@@ -233,10 +236,27 @@ def test_seeds_of_three_kinds() -> None:
         own = method.seeds(None)(images)
     assert torch.equal(own, maps["refined"])
     assert torch.equal(maps["cam"], method(images).cam.relu().detach())
-    assert maps["decoder"].shape[2:] == (12, 16)
+    with torch.no_grad():
+        assert torch.equal(maps["decoder"], method.scores(images)[:, 1:])
     assert all(m.shape[:2] == (2, CLASSES) and (m >= 0).all() for m in maps.values())
     with pytest.raises(ValueError, match="no seeds of kind 'other'"):
         method.seeds("other")
+
+
+def test_seeds_of_the_decoder_are_its_predictions_scores() -> None:
+    """Of several passes the mean, which compares with the constant background, and no peak."""
+    method, images = make().eval(), torch.rand(1, 3, 32, 48)
+    with torch.no_grad():
+        passes = list(multi_scale(method.scores, images, [1.0, 0.5], True, (8, 12), 16))
+        got = multi_scale_cam(
+            method.seeds("decoder"),
+            *(images, [1.0, 0.5], True, (8, 12), 16),
+            method.normaliser("decoder", 4),
+        )
+    torch.testing.assert_close(got, torch.stack(passes).mean(0)[:, 1:])
+    total = torch.rand(1, CLASSES, 4, 4)
+    for kind in ("refined", "cam", None):
+        assert torch.equal(method.normaliser(kind, 4)(total), method.normalise_seeds(total))
 
 
 def test_maps_are_averages_of_equal_cells() -> None:

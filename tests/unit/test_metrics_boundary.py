@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wsss.labels import IGNORE
 from wsss.metrics.boundary import boundary_counts, boundary_f, fill_thin_void
-from wsss.metrics.confusion import IGNORE
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsss.errors import UserError
-from wsss.metrics.confusion import IGNORE, confusion, pairs, scores
+from wsss.labels import IGNORE
+from wsss.metrics.confusion import confusion, pairs, scores
 
 seeds = st.integers(0, 2**32 - 1)
 counts = st.integers(2, 6)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsss.errors import UserError
-from wsss.metrics.confusion import IGNORE, confusion, scores
+from wsss.labels import IGNORE
+from wsss.metrics.confusion import confusion, scores
 from wsss.metrics.sweep import (
     apply_threshold,
     best,

@@ -21,8 +21,8 @@ from wsss.models.deeplabv3plus import Aspp, DeepLabV3Plus, low_level
 from wsss.models.dropout import set_keys
 from wsss.models.norms import allow_single_values
 from wsss.models.segmenters import SEGMENTERS, Segmenter
-from wsss.stages.networks import build_segmenter
-from wsss.stages.segment import SegmentationTask
+from wsss.networks.segmenter import build_segmenter
+from wsss.tasks.segmentation import SegmentationTask
 
 CLASSES = 5
 CNNS = ("test_efficientnet.r160_in1k", "test_resnet.r160_in1k")

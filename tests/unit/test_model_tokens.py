@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsss.config.schema import Backbone as BackboneConfig
@@ -116,11 +117,50 @@ def test_masked_passes_are_finite_in_bf16(pair: tuple[Backbone, TokenEncoder]) -
     assert all(g.isfinite().all() for g in gradients if g is not None)
 
 
+# Positions of all tokens; of patches alone, beside registers; with a token for distillation.
+@pytest.mark.parametrize(
+    "name",
+    [
+        "deit_tiny_patch16_224",
+        "deit_tiny_distilled_patch16_224",
+        "deit3_small_patch16_224",
+        "vit_small_patch14_reg4_dinov2",
+    ],
+)
+@torch.no_grad()
+def test_positions_are_resized_plainly(name: str) -> None:
+    backbone, encoder = build(name, 14 if "patch14" in name else 16)
+    vit = backbone.network.vit
+    side = vit.patch_embed.patch_size[0]
+    images = torch.rand(2, 3, 5 * side, 3 * side)
+    prefix = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    grid = vit.patch_embed.grid_size
+    stored = vit.pos_embed[0, prefix:].T.reshape(1, -1, *grid)
+    plain = F.interpolate(stored, (5, 3), mode="bicubic", align_corners=False)
+    expected = vit.patch_embed(backbone.normalise(images)) + plain.permute(0, 2, 3, 1)
+    patches = encoder.embed(backbone, images)
+    assert patches.grid == (5, 3)
+    got = patches.tokens[:, patches.prefix :].view(2, 5, 3, -1)
+    assert torch.allclose(got, expected, atol=1e-5)
+    # Prefix tokens are timm's own, whatever they are.
+    own = vit._pos_embed(vit.patch_embed(backbone.normalise(images)))
+    assert torch.allclose(patches.tokens[:, : patches.prefix], own[:, : patches.prefix], atol=1e-6)
+    assert not torch.allclose(patches.tokens, own, atol=1e-3)
+
+
+@torch.no_grad()
+def test_positions_of_the_stored_grid_are_kept() -> None:
+    backbone, encoder = build("deit_tiny_patch16_224")
+    vit, images = backbone.network.vit, torch.rand(1, 3, 224, 224)
+    own = vit._pos_embed(vit.patch_embed(backbone.normalise(images)))
+    assert torch.allclose(encoder.embed(backbone, images).tokens, own, atol=1e-6)
+
+
 def test_tokens_are_the_networks_own() -> None:
-    """With timm's own forward pass as the judge."""
+    """With timm's own forward pass as the judge, at the size where nothing is resized."""
     backbone, encoder = build("deit_tiny_patch16_224")
     assert isinstance(encoder, VisionTokens)
-    images = torch.rand(2, 3, 96, 64)
+    images = torch.rand(2, 3, 224, 224)
     with torch.no_grad():
         tokens = encoder(backbone, images)
         features = backbone(images)[-1]

@@ -18,6 +18,7 @@ from wsss.config import Config, Params, load_params
 from wsss.config.presets import Preset, headline, read_presets, table
 from wsss.config.resolve import read_yaml
 from wsss.config.schema import Training
+from wsss.engine.optim import lr_factor
 from wsss.errors import UserError
 from wsss.methods import load_method
 from wsss.models.backbones import build_backbone
@@ -159,6 +160,13 @@ def test_published_numbers() -> None:
     assert rtc.method.params == {"view_size": 128, "dilation": 12}
     assert (rtc.crf.confidence, rtc.crf.bilateral_sxy, rtc.crf.bilateral_srgb) == (0.7, 50, 5)
     assert sorted(rtc.predict.scales) == [0.5, 1, 1.5, 2]
+    two = params_of(RECIPES[NAMES.index("rtc-voc")]).resolve("rtc-two-stage")
+    assert (two.road, two.backbone.name, two.about) == ("two-stage", "wide_resnet38", None)
+    assert (two.cam.maps, two.cam.threshold) == ("decoder", 0.17)
+    # The same network and rates as SEAM's, from the same codebase.
+    seam = recipe("seam-voc")
+    assert (two.segment, two.crf) == (seam.segment, seam.crf)
+    assert sorted(two.predict.scales) == sorted(seam.predict.scales)
 
 
 def test_the_numbers_of_seam_and_ppc() -> None:
@@ -171,10 +179,9 @@ def test_the_numbers_of_seam_and_ppc() -> None:
         assert sorted(config.cam.scales) == [0.5, 1, 1.5, 2]
         assert (config.cam.threshold, config.affinity.lr) == (0.26, 0.01)
         assert (config.walk.beta, config.walk.steps, config.walk.radius) == (8, 2**6, 5)
-        defaults = load_method(config.method.name).Params()
-        assert (
-            load_method(config.method.name).Params.model_validate(config.method.params) == defaults
-        )
+        schema = load_method(config.method.name).Params
+        literal = {"own_ranked": True} if config is ppc else {}  # all else is the default
+        assert schema.model_validate(config.method.params) == schema.model_validate(literal)
     assert (seam.walk.background, seam.walk.background_alpha) == ("alpha", 6)
     assert (ppc.walk.background, ppc.walk.background_threshold) == ("threshold", 0.27)
 
@@ -212,6 +219,10 @@ def test_the_numbers_of_mcc(name: str) -> None:
     assert (training.crop, training.scale) == (448, [0.5, 2.0])
     assert (crf.bilateral_sxy, crf.bilateral_srgb, crf.gaussian_weight) == (121, 5, 1)
     assert config.cam.threshold == 0.5
+    assert (config.cam.flip_combine, config.predict.combine) == ("max", "max_logits")
+    # The official warm-up: 1 - (1 - t / 1500) (1 - 1e-6) of the rate.
+    assert lr_factor(0.0, training) == pytest.approx(1e-6)
+    assert lr_factor(0.03, training) == pytest.approx(1 - (1 - 0.4) * (1 - 1e-6))
 
 
 def test_nothing_of_the_demo_is_among_the_parameters_of_mcc() -> None:

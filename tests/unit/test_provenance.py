@@ -19,7 +19,7 @@ from wsss.provenance import closure, code_hash, stage_modules
 
 ALL = set(STAGES)
 # Stages that start in less than a second and run where no torch is.
-WITHOUT_NETWORK = {"manifest", "seeds", "pseudo", "soft", "crf", "scoring", "compare", "report"}
+WITHOUT_NETWORK = {"manifest", "seeds", "pseudo", "soft", "crf", "evaluate", "compare", "report"}
 SEEDS = {"seeds_alpha", "seeds_label", "seeds_confident"}
 EVALUATIONS = {stage for stage in STAGES if stage.startswith("evaluate")}
 TRAIN = {"classify", "affinity", "segment", "irnet"}
@@ -95,15 +95,21 @@ def test_an_unknown_module_is_an_error() -> None:
 # Edits
 
 
+def forget() -> None:
+    """Let the next look see the files as they are now."""
+    for remembered in (provenance._imports, provenance.data_files, provenance.code_hash):
+        remembered.cache_clear()
+
+
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A copy of the package that the closures are taken from."""
     copy = tmp_path / "wsss"
     shutil.copytree(provenance._SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__", ".*"))
     monkeypatch.setattr(provenance, "_SOURCE", copy)
-    provenance._imports.cache_clear()
+    forget()
     yield copy
-    provenance._imports.cache_clear()
+    forget()
 
 
 @pytest.mark.parametrize(
@@ -138,6 +144,7 @@ def test_an_edit_changes_the_stages_that_contain_it(
     before = hashes()
     path = source / file
     path.write_text(path.read_text() + "\n# edited\n")
+    forget()
     after = hashes()
     assert {stage for stage in STAGES if before[stage] != after[stage]} == stages
 
@@ -145,8 +152,10 @@ def test_an_edit_changes_the_stages_that_contain_it(
 def test_the_hash_does_not_depend_on_where_the_package_lies(source: Path) -> None:
     here = hashes()
     (source / "unrelated.py").write_text("import wsss.cli\n")
+    forget()
     assert hashes() == here
     provenance._SOURCE = ROOT / "wsss"
+    forget()
     assert hashes() == here
 
 
@@ -167,12 +176,26 @@ def test_every_form_of_import_is_followed(source: Path, statement: str) -> None:
     (source / "deeper.py").write_text("")
     path = source / "refine" / "walk.py"
     path.write_text(f"{path.read_text()}\n\n{statement}\n")
-    provenance._imports.cache_clear()
+    forget()
     assert {"wsss.added", "wsss.deeper"} <= set(stage_modules("walk", "baseline"))
     assert "wsss.added" not in stage_modules("crf", "baseline")
 
 
 def test_training_stages_share_the_loop_and_others_do_not() -> None:
     holders = {s for s in STAGES if "wsss.engine.loop" in stage_modules(s, "baseline")}
-    # These rebuild the networks that affinity, irnet and segment trained.
-    assert holders == TRAIN | {"walk", "edges", "predict"}
+    assert holders == TRAIN
+
+
+@pytest.mark.parametrize(
+    ("module", "stages"),
+    [
+        ("models.affinitynet", {"affinity", "walk"}),
+        ("models.irnet", {"irnet", "edges"}),
+        ("models.segmenters", {"segment", "predict"}),
+        ("models.bifpn", {"segment", "predict"}),
+        ("stages.importing", {"classify", "segment"}),
+    ],
+)
+def test_a_network_is_part_of_the_stages_that_build_it(module: str, stages: set[str]) -> None:
+    holders = {s for s in STAGES if f"wsss.{module}" in stage_modules(s, "baseline")}
+    assert holders == stages

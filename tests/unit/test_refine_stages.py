@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydensecrf import densecrf
 
 from wsss.artifacts import Entry
 from wsss.config import Params
 from wsss.data.manifest import Item
 from wsss.refine.crf import CrfParams, DoubtfulCrf, LabelCrf, refine_scores
-from wsss.stages.crf import optional_crf, refine
+from wsss.refine.crf_config import optional_crf
+from wsss.stages.crf import refine
 from wsss.stages.refining import Job, take_shard
 from wsss.stages.seeds import alpha_seeds, class_ids, label_seeds
 
@@ -83,7 +85,26 @@ def test_doubt_is_spread_over_all_classes() -> None:
     scores /= scores.sum(0)
     crf = DoubtfulCrf(CrfParams(0, 1, 3, 67, 3, 4), 0.5, 21)
     mixed = 0.5 * scores + 0.5 / 21
-    np.testing.assert_allclose(refine_scores(image, scores, crf), mixed / mixed.sum(0), rtol=1e-4)
+    total = mixed.sum(0) + 18 * 0.5 / 21
+    np.testing.assert_allclose(refine_scores(image, scores, crf), mixed / total, rtol=1e-4)
+
+
+@pytest.mark.parametrize("present", [[0], [0, 7], [0, 3, 20]])
+def test_doubtful_scores_run_against_all_labels(present: list[int]) -> None:
+    """The labels without scores take part in the inference: -log(clip(p/2 + 1/42, 1e-5, 1))."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (12, 15, 3), np.uint8)
+    scores = rng.random((len(present), 12, 15)).astype(np.float32)
+    scores /= scores.sum(0)
+    every = np.zeros((21, 12, 15), np.float32)
+    every[present] = scores
+    naive = densecrf.DenseCRF2D(15, 12, 21)
+    naive.setUnaryEnergy(-np.log(np.clip(0.5 * every + 0.5 / 21, 1e-5, 1)).reshape(21, -1))
+    naive.addPairwiseGaussian(2, 1)
+    naive.addPairwiseBilateral(21.333, 10, image, 10)
+    expected = np.array(naive.inference(4)).reshape(21, 12, 15)[present]
+    crf = DoubtfulCrf(CrfParams(4, 2, 1, 21.333, 10, 10), 0.5, 21)
+    np.testing.assert_allclose(refine_scores(image, scores, crf), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_a_confidence_makes_it_a_crf_of_labels(tiny_params: Params) -> None:

@@ -10,6 +10,7 @@ import yaml
 from tests.made_results import params_of
 from wsss.config import Params, stage_params
 from wsss.pictures.choice import ranked
+from wsss.pipeline import stages_run
 from wsss.report.blocks import Code, Fold, Legend, Table
 from wsss.report.configuration import (
     blocks,
@@ -18,7 +19,6 @@ from wsss.report.configuration import (
     nested_yaml,
     plain,
     read_keys,
-    stages_run,
 )
 
 REPORTED = ["segment", "predict", "crf", "evaluate"]

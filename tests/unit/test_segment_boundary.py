@@ -15,7 +15,7 @@ from wsss.config.schema import Boundary
 from wsss.engine.loop import split_batch
 from wsss.models.dropout import set_keys
 from wsss.models.segmenters import Segmenter
-from wsss.stages.segment import SegmentationTask
+from wsss.tasks.segmentation import SegmentationTask
 
 LOOSE = Boundary(weight=0.5, step=3, points=128, least=1, share=0.1, sharpness=1e6, literal=False)
 

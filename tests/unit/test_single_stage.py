@@ -21,12 +21,16 @@ from wsss.context import make_context
 from wsss.errors import UserError
 from wsss.export.weights import export_weights
 from wsss.inference.encoded import EncodedPredictor
+from wsss.inference.prediction import predict_window
+from wsss.inference.predictor import load_predictor
 from wsss.methods import check_method
 from wsss.methods.rtc import Rtc
+from wsss.networks.method import build_method
 from wsss.stages import boxes, cam, crf, manifest, predict
 from wsss.stages.evaluations import wanted
-from wsss.stages.networks import build_method
 from wsss.stages.training import save_trained
+
+HIGHEST = {"combine": "max_logits"}
 
 
 @pytest.fixture
@@ -105,6 +109,29 @@ def test_the_two_stage_road_shares_the_training(params: Params) -> None:
     assert two.cam.maps == "decoder"
     assert two.crf == params.base.crf
     assert "pseudo" in wanted(two)
+
+
+def test_the_highest_logits_make_masks_where_there_are_logits(tiny_raw: dict[str, Any]) -> None:
+    params = Params(overlay(tiny_raw, {"variants": {"mcc": {"predict": HIGHEST}}}))
+    manifest.run(make_context(params, "manifest", "", 0))
+    context = make_context(params, "classify", "mcc", 0)
+    method = build_method(context.config, context.manifest.num_classes, True, 0)
+    weights = context.paths.weights("classify")
+    save_trained(weights, method, context)
+    context = make_context(params, "predict", "mcc", 0)
+    predictor = load_predictor(context.config, context.manifest.num_classes, weights)
+    image = context.manifest.read_image(context.manifest.role("val")[0])
+    asked = (context.config.compute, torch.device("cpu"))
+    found = {}
+    for combine in ("max_logits", "mean"):
+        config = context.config.predict.model_copy(update={"combine": combine})
+        (found[combine],) = predict_window(predictor, [image], config, *asked)
+        assert np.allclose(found[combine].scores.sum(0), 1, atol=0.05)
+    highest, mean = found.values()
+    assert highest.scores.shape != mean.scores.shape or not np.allclose(highest.scores, mean.scores)
+    rtc = {"variants": {"rtc": {"predict": HIGHEST}}}
+    with pytest.raises(UserError, match="scores of method 'rtc' are no softmax of logits"):
+        check_method(Params(overlay(tiny_raw, rtc)).resolve("rtc"), "here")
 
 
 def test_maps_that_a_method_lacks_are_refused(tiny_raw: dict[str, Any]) -> None:

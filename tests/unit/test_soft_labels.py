@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,16 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from wsss.artifacts import ArrayStore, ArrayStoreWriter, Entry
-from wsss.data.images import IGNORE
+from wsss.artifacts import ArrayStore, ArrayStoreWriter, Entry, MaskStoreWriter
+from wsss.config import Params
 from wsss.data.manifest import Item
 from wsss.data.training import SoftLabels
-from wsss.data.transforms import Crop, apply_crop, crop_scores
+from wsss.data.transforms import Crop, apply_crop, crop_scores, shares
+from wsss.labels import IGNORE
 from wsss.refine.crf import CrfParams
 from wsss.stages.refining import Job
 from wsss.stages.seeds import label_seeds
-from wsss.stages.segment import without_unsure
-from wsss.stages.soft import normalised, soft_scores, soft_seeds
+from wsss.stages.segment import _supervision, without_unsure
+from wsss.stages.soft import soft_scores, soft_seeds
 
 PARAMS = CrfParams(3, 3, 3, 50, 5, 10)
 SIZE = (24, 32)
@@ -37,22 +39,32 @@ def halves(left: float, right: float) -> np.ndarray:
     return maps
 
 
-@pytest.mark.parametrize("params", [None, PARAMS])
-def test_scores_become_probabilities_at_the_label_stride(params: CrfParams | None) -> None:
-    soft = soft_scores(job([0, 7], np.stack([halves(0.6, 0.1), halves(0.2, 0.3)])), params, 4)
+def test_scores_are_kept_as_they_are_at_the_label_stride() -> None:
+    soft = soft_scores(job([0, 7], np.stack([halves(0.6, 0.1), halves(0.2, 0.3)])), None, 4)
     assert soft.classes == [0, 7]
     assert soft.size == SIZE
     assert soft.array.shape == (2, 6, 8)
-    np.testing.assert_allclose(soft.array.sum(0), 1, atol=1e-5)
-    if params is None:
-        np.testing.assert_allclose(soft.array[:, 0, 0], [0.75, 0.25], atol=1e-3)
-        np.testing.assert_allclose(soft.array[:, 0, 7], [0.25, 0.75], atol=1e-3)
+    np.testing.assert_allclose(soft.array[:, 0, 0], [0.6, 0.2], atol=1e-3)
+    np.testing.assert_allclose(soft.array[:, 0, 7], [0.1, 0.3], atol=1e-3)
+    np.testing.assert_allclose(shares(soft.array)[:, 0, 0], [0.75, 0.25], atol=1e-3)
+
+
+def test_a_crf_makes_them_probabilities() -> None:
+    maps = np.stack([halves(0.6, 0.1), halves(0.2, 0.3)])
+    np.testing.assert_allclose(soft_scores(job([0, 7], maps), PARAMS, 4).array.sum(0), 1, atol=1e-5)
+
+
+def test_the_background_is_its_constant_everywhere() -> None:
+    soft = soft_scores(job([3], halves(0.9, 0.05)[None]), None, 4, threshold=0.35)
+    assert soft.classes == [0, 4]
+    np.testing.assert_array_equal(soft.array[0], np.float32(0.35))
+    np.testing.assert_allclose(soft.array[1, 0, [0, 7]], [0.9, 0.05], atol=1e-3)
 
 
 def test_scores_of_nothing_stay_nothing() -> None:
     scores = np.zeros((2, 1, 2), np.float32)
     scores[:, 0, 1] = [1, 3]
-    np.testing.assert_array_equal(normalised(scores)[:, 0], [[0, 0.25], [0, 0.75]])
+    np.testing.assert_array_equal(shares(scores)[:, 0], [[0, 0.25], [0, 0.75]])
 
 
 def test_soft_seeds_agree_with_the_hard_ones() -> None:
@@ -77,7 +89,9 @@ def test_unsure_pixels_are_ignored() -> None:
     assert sure.dtype == np.uint8
     assert (sure[:, :12] == 0).all()
     assert (sure[:, 20:] == IGNORE).all()
-    np.testing.assert_array_equal(without_unsure(mask, np.full((1, 2, 2), 0.5), 0.5), mask)
+    thirds = np.stack([halves(1.5, 0.8), halves(0.5, 1.2)])  # scores, not probabilities
+    np.testing.assert_array_equal(without_unsure(mask, thirds, 0.7), sure)
+    np.testing.assert_array_equal(without_unsure(mask, np.full((2, 2, 2), 0.5), 0.5), mask)
 
 
 @given(
@@ -123,3 +137,38 @@ def test_a_sample_is_dense_and_zero_outside_the_image(tmp_path: Path) -> None:
     np.testing.assert_allclose(dense[:, 2:].sum(0), 1, atol=2e-3)
     np.testing.assert_array_equal(dense[[1, 2, 4]], 0)
     assert dense[3, 4, 0] == pytest.approx(0.75, abs=1e-3)
+
+
+def test_a_boundary_contrast_compares_the_scores_themselves(tmp_path: Path) -> None:
+    """MuSCLe's soft label: walked scores of present classes, a constant for the background."""
+    scores = np.stack([np.full((6, 8), 0.35), halves(0.9, 0.05)])
+    with ArrayStoreWriter(tmp_path / "scores.zip") as writer:
+        writer.add("a", scores.astype(np.float16), [0, 3], SIZE)
+    store, item = ArrayStore(tmp_path / "scores.zip"), Item("a", "", None, (), ())
+    raw = SoftLabels(store, 5, 4, raw=True).crop(item, Crop(24, 32, -8, 0, 32, False))
+    np.testing.assert_array_equal(raw[:, :2], 0)
+    np.testing.assert_allclose(raw[0, 2:], 0.35, atol=1e-3)
+    np.testing.assert_allclose(raw[3, 4, [0, 7]], [0.9, 0.05], atol=1e-3)
+    np.testing.assert_array_equal(raw[[1, 2, 4]], 0)
+    even = SoftLabels(store, 5, 4).crop(item, Crop(24, 32, -8, 0, 32, False))
+    np.testing.assert_allclose(even[[0, 3], 4, 0], [0.28, 0.72], atol=1e-3)
+
+
+@pytest.mark.parametrize(("labels", "raw"), [("soft", False), ("both", True)])
+def test_only_what_is_trained_on_is_made_probabilities(
+    tiny_params: Params, tmp_path: Path, labels: str, raw: bool
+) -> None:
+    scores, masks = tmp_path / "scores.zip", tmp_path / "masks.zip"
+    with ArrayStoreWriter(scores) as writer:
+        writer.add("a", np.ones((1, 2, 2)), [0], SIZE)
+    with MaskStoreWriter(masks) as writer:
+        writer.add("a", np.zeros(SIZE, np.uint8))
+    segment = tiny_params.base.segment.model_copy(update={"labels": labels})
+    context = SimpleNamespace(
+        config=tiny_params.base.model_copy(update={"segment": segment, "road": "two-stage"}),
+        manifest=SimpleNamespace(role=lambda _: [Item("a", "", None, ("cat",), ())], num_classes=6),
+        paths=SimpleNamespace(store=lambda _, name: tmp_path / f"{name}.zip"),
+    )
+    soft = _supervision(context).soft  # type: ignore[arg-type]
+    assert soft is not None
+    assert soft.raw == raw

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from wsss.artifacts import load_json, save_json
+from wsss.config import Params
+from wsss.config.resolve import overlay
 from wsss.errors import UserError
 from wsss.paths import Paths
 from wsss.stages.compare import compare, timings
@@ -130,17 +132,21 @@ def cost(path: Path, stage: str, variant: str, seed: int, seconds: float, peak: 
     save_json(path, {**facts, "seconds": seconds, "peak_rss_mb": peak})
 
 
-def test_timings(tmp_path: Path) -> None:
+def test_timings(tmp_path: Path, tiny_raw: dict[str, Any]) -> None:
+    params = Params(overlay(tiny_raw, {"resources": {"shards": {"cam": 2}}}))
     root = tmp_path / "toy"
     cost(root / "data/manifest.run.json", "manifest", "", 0, 3, 100)
     for seed in (0, 1):
         run = root / "baseline" / f"seed{seed}"
         cost(run / "classify/weights.run.json", "classify", "baseline", seed, 60 + seed, 900)
         for shard in (0, 1):
-            path = run / f"cam/shards/train_{shard}.run.json"
+            path = run / f"cam/shards/maps.{shard}of2.run.json"
             cost(path, "cam", "baseline", seed, 10, 500 + shard)
-    cost(root / "other/seed0/cam/train.run.json", "cam", "other", 0, 1, 1)
-    text = timings(tmp_path, "toy", ["baseline"], [0, 1])
+        # Left from a refinement and from a number of shards that are configured no more.
+        cost(run / "irnet/weights.run.json", "irnet", "baseline", seed, 1000, 9000)
+        cost(run / "cam/maps.run.json", "cam", "baseline", seed, 1000, 9000)
+    cost(root / "supervised/seed0/segment/weights.run.json", "segment", "supervised", 0, 1, 1)
+    text = timings(tmp_path, "toy", ["baseline"], [0, 1], params)
     with (root / "timings.csv").open(newline="") as stream:
         table = [list(row.values()) for row in csv.DictReader(stream)]
     assert table == [
@@ -150,3 +156,17 @@ def test_timings(tmp_path: Path) -> None:
     ]
     assert "(shared)" in text
     assert "| baseline | cam | 2 | 4 | 20.0 | 501 |" in (root / "timings.md").read_text()
+
+
+def test_memory_of_gpus_is_shown_where_one_was_used(tmp_path: Path, tiny_params: Params) -> None:
+    run = tmp_path / "toy" / "supervised" / "seed0"
+    cost(run / "predict/scores.run.json", "predict", "supervised", 0, 1, 100)
+    path = run / "segment/weights.run.json"
+    cost(path, "segment", "supervised", 0, 2, 200)
+    assert "GPU" not in timings(tmp_path, "toy", ["supervised"], [0], tiny_params)
+    save_json(path, {**load_json(path), "cuda_peak_mb": 1234.5})
+    lines = timings(tmp_path, "toy", ["supervised"], [0], tiny_params).splitlines()
+    assert lines[2].endswith("peak memory (MB)  peak GPU memory (MB)")
+    assert [line.split()[-2:] for line in lines[4:]] == [["200", "1234"], ["100", "–"]]
+    with (tmp_path / "toy" / "timings.csv").open(newline="") as stream:
+        assert [row["cuda_peak_mb"] for row in csv.DictReader(stream)] == ["1234", ""]

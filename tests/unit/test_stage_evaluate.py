@@ -15,12 +15,13 @@ from PIL import Image
 from wsss.artifacts import ArrayStoreWriter, MaskStoreWriter
 from wsss.data.manifest import Item, Manifest
 from wsss.errors import UserError
+from wsss.labels import IGNORE
 from wsss.metrics.boundary import boundary_counts, boundary_f
-from wsss.metrics.confusion import IGNORE, confusion, scores
+from wsss.metrics.confusion import confusion, scores
 from wsss.metrics.sweep import apply_threshold, thresholds, top_foreground
 from wsss.metrics.tally import PART
 from wsss.refine.resize import resize_bilinear
-from wsss.stages.evaluate import (
+from wsss.stages.scored_stores import (
     About,
     evaluate_cams,
     evaluate_masks,

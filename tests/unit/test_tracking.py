@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -26,16 +27,20 @@ from wsss.config.schema import Tracking
 from wsss.context import make_context
 from wsss.errors import UserError
 from wsss.pictures.story import Told
+from wsss.pipeline import FILES, TRAINED
 from wsss.stages import manifest
-from wsss.tracking import layout, pictures, store
+from wsss.tracking import live_writer, pictures, store, writer
 from wsss.tracking.dump import dump
-from wsss.tracking.layout import FILES, roles_of
+from wsss.tracking.layout import roles_of
+from wsss.tracking.live import FINISHED
 from wsss.tracking.publish import publish, records
 from wsss.tracking.records import PARAM_LENGTH, Metric, Record, Times, flatten, metric_name
 from wsss.tracking.results import Results, all_results
 from wsss.tracking.store import Store, open_store
+from wsss.tracking.writer import runs_by_key
 
 IRNET = {"share": {"from": "baseline", "through": "seeds"}, "refine": {"method": "irnet"}}
+CAM = ("cam", "baseline", 7.0)
 ROWS = [{"step": step, "epoch": 0, "lr": 0.1 / step, "ce": 1 / step} for step in (10, 20, 25)]
 
 
@@ -84,6 +89,7 @@ def params(raw: dict[str, Any]) -> Params:
         _store(found, variant, "predict", "masks")
     _train(found, "baseline", "classify")
     _store(found, "baseline", "cam", "maps")
+    _record(make_context(found, "cam", "baseline", 0).paths.store("cam", "maps"), *CAM)
     _evaluate(found, "baseline", "cam", 0.25, threshold=0.4, threshold_source="tune")
     return found
 
@@ -188,7 +194,7 @@ def test_every_stage_with_artifacts_is_known() -> None:
         *(("train",), ("val",)),
         *(("seed",), ("tune",)),
     ]
-    assert set(layout.TRAINED) < set(FILES)
+    assert set(TRAINED) < set(FILES)
 
 
 # Reading
@@ -217,6 +223,28 @@ def test_only_what_a_variant_ran_itself_is_its_run(params: Params) -> None:
     assert scores["seconds"] == 13.5
 
 
+def test_what_is_left_from_another_configuration_is_no_run(params: Params) -> None:
+    before = by_key(params)
+    _train(params, "baseline", "irnet")
+    _store(params, "supervised", "walk", "scores")
+    _evaluate(params, "supervised", "walk", 0.7)
+    run = make_context(params, "crf", "baseline", 0).paths.run
+    for shard in (0, 1):
+        _record(run / f"cam/shards/maps.{shard}of2.zip", "cam", "baseline", 5.0)
+    assert {key: r.content for key, r in by_key(params).items()} == {
+        key: r.content for key, r in before.items()
+    }
+
+
+def test_a_stage_that_only_another_variant_needs_is_a_run(params: Params) -> None:
+    _store(params, "baseline", "seeds", "confident")
+    found = by_key(params)
+    key = "scenes/baseline/seed0/seeds_confident"
+    assert key in found
+    assert found["scenes/irnet/seed0"].links["seeds_confident"] == key
+    assert "seeds_confident" not in found["scenes/baseline/seed0"].links
+
+
 def test_curves_keep_their_steps_and_leave_empty_cells_out(params: Params) -> None:
     segment = by_key(params)["scenes/irnet/seed0/segment"]
     curve = [(m.step, m.value) for m in segment.metrics if m.name == "ce"]
@@ -225,6 +253,17 @@ def test_curves_keep_their_steps_and_leave_empty_cells_out(params: Params) -> No
     assert "cuda_peak_mb" not in {m.name for m in segment.metrics}
     sweep = by_key(params)["scenes/baseline/seed0/evaluate_cam"].metrics
     assert [(m.step, m.value) for m in sweep if m.name == "sweep/miou"] == [(0, 0.1), (1, 0.2)]
+
+
+def test_the_peak_on_the_gpu_is_told_where_one_was_used(params: Params, tmp_path: Path) -> None:
+    path = tmp_path / "results/scenes/irnet/seed0/segment/weights.run.json"
+    save_json(path, {**json.loads(path.read_text()), "cuda_peak_mb": 512.0})
+    found = by_key(params)
+    for key in ("scenes/irnet/seed0", "scenes/irnet/seed0/segment"):
+        metrics = {metric.name: metric.value for metric in found[key].metrics}
+        assert metrics["peak_cuda_mb"] == 512.0
+    other = found["scenes/supervised/seed0"].metrics
+    assert "peak_cuda_mb" not in {metric.name for metric in other}
 
 
 def test_a_half_finished_variant_is_there_and_says_so(params: Params) -> None:
@@ -353,17 +392,182 @@ def test_a_deleted_experiment_comes_back(fresh: Params) -> None:
     assert dump(opened(fresh), "scenes") == before
 
 
-def test_the_lock_of_dvc_is_a_tag_that_follows_it(
+def _lock(path: Path, *files: Path) -> None:
+    """Write the lock that `dvc commit` writes of files."""
+    outs = [
+        {
+            "path": str(file),
+            "hash": "md5",
+            "md5": hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest(),
+            "size": file.stat().st_size,
+        }
+        for file in files
+    ]
+    path.write_text(yaml.safe_dump({"schema": "2.0", "stages": {"one": {"outs": outs}}}))
+
+
+def test_the_lock_of_dvc_is_a_tag_of_the_runs_whose_files_it_holds(
     fresh: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    lock, root = tmp_path / "dvc.lock", tmp_path / "results" / "scenes"
+    irnet = root / "irnet" / "seed0" / "metrics" / "final.json"
+    other = tmp_path / "results" / "other" / "irnet" / "seed0" / "metrics" / "final.json"
+    save_json(other, {"miou": 0.5})
+    _lock(lock, other)
     publish(fresh)
-    Path("dvc.lock").write_text("one")
+    _lock(lock, irnet, other)
     done = publish(fresh)
-    assert (done.written, done.updated) == (0, 3)
-    tags = dump(opened(fresh), "scenes")["scenes/irnet/seed0"]["tags"]
-    assert len(tags["dvc_lock"]) == 32
+    assert (done.written, done.updated) == (0, 1)
+    found = {key: run["tags"].get("dvc_lock") for key, run in dump(opened(fresh), "scenes").items()}
+    tag = found.pop("scenes/irnet/seed0")
+    assert tag is not None
+    assert set(found.values()) == {None}
+    # What lies beside it in the lock is no matter.
+    _lock(lock, irnet)
     assert publish(fresh).updated == 0
+    # Files of another version than the lock's, of the same size: nothing is said.
+    text = irnet.read_text()
+    irnet.write_text(text.replace("0.2", "0.9"))
+    publish(fresh)
+    tags = dump(opened(fresh), "scenes")["scenes/irnet/seed0"]["tags"]
+    assert "dvc_lock" not in tags
+    irnet.write_text(text)
+    publish(fresh)
+    assert dump(opened(fresh), "scenes")["scenes/irnet/seed0"]["tags"]["dvc_lock"] == tag
+    lock.write_text("no mapping")
+    assert publish(fresh).updated == 1
+
+
+def test_publishing_that_was_killed_is_made_good_by_the_next(
+    fresh: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+
+    ended, left = MlflowClient.set_terminated, iter(range(3))
+
+    def killed(self: MlflowClient, run_id: str, *given: Any, **named: Any) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        ended(self, run_id, *given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "set_terminated", killed)
+        with pytest.raises(KeyboardInterrupt):
+            publish(fresh)
+    publish(fresh)
+    store_ = opened(fresh)
+    found = runs_by_key(store_, store_.experiment("scenes"))
+    assert {run.info.status for runs in found.values() for run in runs} == {"FINISHED", "KILLED"}
+    assert {key for key, runs in found.items() if runs[0].info.status == "KILLED"} == {
+        # Not all of their evaluations are there.
+        *("scenes/baseline/seed0", "scenes/irnet/seed0", "scenes/supervised/seed0")
+    }
+
+
+def test_a_network_that_could_not_be_read_is_added_once_it_can(
+    fresh: Params, raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = Params(overlay(raw, {"tracking": {"models": True}}))
+    first = publish(models)
+    assert [note.partition(": no model: ")[0] for note in first.notes] == [
+        f"scenes/{variant}/seed0" for variant in ("baseline", "irnet", "supervised")
+    ]
+    assert "/irnet/seed0/segment/weights.safetensors does not fit" in first.notes[1]
+    assert publish(models).notes == first.notes
+    before = {key: run["metrics"] for key, run in dump(opened(fresh), "scenes").items()}
+    asked: list[str] = []
+    monkeypatch.setattr(writer, "log_network", lambda run_id, _network: asked.append(run_id))
+    done = publish(models)
+    assert (done.written, done.notes, len(asked)) == (3, [], 3)
+    store_ = opened(fresh)
+    assert store_.client.get_run(asked[1]).data.tags["variant"] == "irnet"
+    assert {key: run["metrics"] for key, run in dump(store_, "scenes").items()} == before
+
+
+def test_a_result_that_goes_away_is_not_the_stores_fault(
+    fresh: Params, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "results/scenes/supervised/seed0/segment/curve.csv"
+    read = Path.read_bytes
+
+    def gone(self: Path) -> bytes:
+        if self == path:
+            self.unlink()
+        return read(self)
+
+    monkeypatch.setattr(Path, "read_bytes", gone)
+    with pytest.raises(UserError, match=r"a result cannot be read .*curve\.csv"):
+        publish(fresh)
+    # Between two looks at the folder: what is listed is not there any more.
+    monkeypatch.undo()
+    save_csv(path, ROWS, ("step", "epoch", "lr", "ce"))
+    monkeypatch.setattr("wsss.tracking.stages.file_hash", lambda path: (path / "no").stat())
+    with pytest.raises(UserError, match="a result cannot be read"):
+        publish(fresh)
+
+
+# Live
+
+
+def _job(params: Params, stage: str) -> dict[str, Any]:
+    tracking = params.base.tracking.model_dump()
+    return {"dataset": "scenes", "variant": "irnet", "seed": 0, "stage": stage} | {
+        "tracking": tracking
+    }
+
+
+def _status(store_: Store, run_id: str) -> str:
+    return str(store_.client.get_run(run_id).info.status)
+
+
+def test_a_network_that_trains_keeps_its_curve_while_others_publish(fresh: Params) -> None:
+    publish(fresh)
+    store_ = opened(fresh)
+    again = live_writer._begin(store_, _job(fresh, "segment")).info.run_id
+    other = live_writer._begin(store_, _job(fresh, "irnet")).info.run_id
+    _evaluate(fresh, "irnet", "final", 0.9)
+    assert publish(fresh).written == 2
+    assert (_status(store_, again), _status(store_, other)) == ("RUNNING", "RUNNING")
+    experiment = store_.experiment("scenes")
+    found = runs_by_key(store_, experiment)
+    parent = found["scenes/irnet/seed0"][0]
+    assert parent.info.status == "RUNNING"
+    for run_id in (again, other):
+        run = store_.client.get_run(run_id)
+        assert run.info.lifecycle_stage == "active"
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+    # What stood there before is there beside it, once.
+    assert len(found["scenes/irnet/seed0/segment"]) == 2
+    assert dump(store_, "scenes")["scenes/irnet/seed0/segment"]["params"]
+    # It goes on in the same run after it was stopped, and ends with the stage.
+    live_writer._end(store_, store_.client.get_run(again), finished=False)
+    assert live_writer._begin(store_, _job(fresh, "segment")).info.run_id == again
+    live_writer._end(store_, store_.client.get_run(other), finished=False)
+    live_writer._end(store_, store_.client.get_run(again), finished=True)
+    _train(fresh, "irnet", "segment")
+    publish(fresh)
+    found = runs_by_key(store_, experiment)
+    assert len(found["scenes/irnet/seed0/segment"]) == 1
+    assert found["scenes/irnet/seed0"][0].info.status == "KILLED"
+    assert publish(fresh).updated == 0
+
+
+def test_a_variant_of_which_only_a_training_was_seen_says_how_that_ended(fresh: Params) -> None:
+    store_ = opened(fresh)
+    run = live_writer._begin(store_, _job(fresh, "segment"))
+    parent = run.data.tags["mlflow.parentRunId"]
+    assert _status(store_, parent) == "RUNNING"
+    lines = ['{"step": 10, "lr": 0.1, "cuda_peak_mb": null}\n']
+    assert not live_writer._follow(store_, run, lines)
+    live_writer._end(store_, run, finished=False)
+    assert _status(store_, parent) == _status(store_, run.info.run_id) == "KILLED"
+    assert live_writer._begin(store_, _job(fresh, "segment")).info.run_id == run.info.run_id
+    assert _status(store_, parent) == _status(store_, run.info.run_id) == "RUNNING"
+    assert live_writer._follow(store_, run, [*lines, json.dumps(FINISHED)])
+    live_writer._end(store_, run, finished=True)
+    assert _status(store_, run.info.run_id) == "FINISHED"
+    assert len(store_.client.get_metric_history(run.info.run_id, "lr")) == 1
 
 
 # The store

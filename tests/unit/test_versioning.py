@@ -89,13 +89,29 @@ def test_a_value_replaces_a_section_and_an_empty_one_nothing(raw_params: dict[st
 
 
 def test_every_key_of_every_stage_has_a_place_with_its_value(raw_params: dict[str, Any]) -> None:
-    where = places(raw_params)
+    where, params = places(raw_params), Params(raw_params)
     for stage, keys in STAGES.items():
+        variant = "" if stage == "manifest" else "supervised"
+        config = params.resolve(variant) if variant else params.base
         for key in keys:
-            for place in where.of(key, "supervised" if stage != "manifest" else ""):
-                value: Any = raw_params
-                for part in place.path:
-                    value = value[part]
+            for place in where.of(key, variant):
+                overlaid = place.path[:1] == ("variants",)
+                read = within(config.model_dump(mode="json"), place.path[2 * overlaid :])
+                stated = within(raw_params, place.path)
+                # A section may state some of its keys, and numbers as text.
+                assert holds(read, stated), place.key
+
+
+def within(values: Any, path: tuple[str, ...]) -> Any:
+    for part in path:
+        values = values[part]
+    return values
+
+
+def holds(read: Any, stated: Any) -> bool:
+    if isinstance(stated, dict):
+        return all(holds(read[key], value) for key, value in stated.items())
+    return bool(read == (float(stated) if isinstance(read, float) else stated))
 
 
 def test_a_name_with_a_dot_is_refused(raw_params: dict[str, Any]) -> None:

@@ -15,7 +15,8 @@ from wsss.config.slices import layout_of
 from wsss.config.spread import spread
 from wsss.errors import UserError
 from wsss.provenance import code_hash
-from wsss.report.configuration import described, stages_run
+from wsss.pipeline import stages_run
+from wsss.report.configuration import described
 from wsss.stages.evaluations import (
     EVALUATIONS,
     stage_of,
@@ -96,9 +97,12 @@ def publish():
     """Tell MLflow what there is now; the workflow's own outcome does not depend on it."""
     if not publishes(BASE.tracking):
         return
-    command = ["wsss", "publish", "--auto", "--params", RESOLVED]
+    # Here, unlike in jobs, PATH may lack the command: the environment need not be activated.
+    command = [sys.executable, "-m", "wsss", "publish", "--auto", "--params", RESOLVED]
     try:
         subprocess.run(command, timeout=BASE.tracking.timeout, check=False)
+    except OSError as error:
+        sys.stderr.write(f"warning: not published: {error}\n")
     except subprocess.TimeoutExpired:
         sys.stderr.write(
             f"warning: publishing took more than {BASE.tracking.timeout:g} s and was "
@@ -275,7 +279,7 @@ def classify_input(wildcards):
 
 
 def segment_input(wildcards):
-    """Pseudo masks, their probabilities or both, or published weights that stand in for the
+    """Pseudo masks, their scores or both, or published weights that stand in for the
     training; the upper bound reads ground truth, which is part of the data set."""
     variant = variant_of(wildcards)
     imported = imported_file(wildcards, "segment")

@@ -24,8 +24,9 @@ from wsss.config import Config, Params
 from wsss.config.resolve import overlay
 from wsss.errors import UserError
 from wsss.paths import Paths
-from wsss.planning.work import ON_GPU, TRAINED, batch_of, work_of
-from wsss.runrecord import machine, peak_memory_mb
+from wsss.pipeline import TRAINED
+from wsss.planning.work import ON_GPU, batch_of, work_of
+from wsss.runrecord import machine, peak_memory_mb, resident_mb
 
 REPEATS = 3
 MOST = 256  # steps or images of a measurement
@@ -139,7 +140,7 @@ def measure(job: Job, once: Callable[[Job, int], Spent] = run) -> dict[str, Any]
     prepare(job, 1)
     loading, base = _with_network(job)
     first = once(job, 1)
-    base = base or resident_mb()
+    base = base or resident_mb() or 0.0
     began = time.perf_counter()
     one = once(job, 1)
     more = _first_try(job)
@@ -177,7 +178,7 @@ def _with_network(job: Job) -> tuple[float, float]:
         return 0.0, 0.0
     began = now().cpu
     network = build_network(name, job.config(), job.subject.classes)
-    found = now().cpu - began, resident_mb()
+    found = now().cpu - began, resident_mb() or 0.0
     del network
     return found
 
@@ -218,15 +219,6 @@ def _device() -> dict[str, Any]:
         peak = torch.cuda.max_memory_allocated() / 1024**2
         return {"device": "cuda", "machine": machine(), "cuda_peak_mb": round(peak, 1)}
     return {"device": "cpu", "machine": machine(), "cuda_peak_mb": None}
-
-
-def resident_mb() -> float:
-    """Resident size of this process now; 0 where the system does not tell."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return 0.0
-    lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-    return int(lines["VmRSS"].split()[0]) / 1024
 
 
 def main(path: Path) -> int:

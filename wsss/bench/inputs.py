@@ -34,10 +34,13 @@ def write_network(stage: str, config: Config, classes: int, path: Path) -> None:
 
 def build_network(stage: str, config: Config, classes: int) -> nn.Module:
     """The network of a stage that trains one, as it starts."""
-    from wsss.stages.affinity import AffinityTask
-    from wsss.stages.irnet import IrNetTask
-    from wsss.stages.networks import build_affinity, build_irnet, build_method, build_segmenter
-    from wsss.stages.segment import SegmentationTask
+    from wsss.networks.affinity import build_affinity
+    from wsss.networks.irnet import build_irnet
+    from wsss.networks.method import build_method
+    from wsss.networks.segmenter import build_segmenter
+    from wsss.tasks.affinity import AffinityTask
+    from wsss.tasks.irnet import IrNetTask
+    from wsss.tasks.segmentation import SegmentationTask
 
     if stage == "classify":
         return build_method(config, classes, False)

@@ -19,9 +19,9 @@ from wsss.bench.subject import LIST, OTHER, Subject
 from wsss.config import Config, Params
 from wsss.config.resolve import VARIANTS, lay_over, overlay
 from wsss.errors import UserError
+from wsss.pipeline import TRAINED, stages_run
 from wsss.planning.rates import VERSION, cost_key
-from wsss.planning.work import TRAINED, evaluation_task, work_of
-from wsss.report.configuration import stages_run
+from wsss.planning.work import evaluation_task, work_of
 from wsss.stages.evaluations import stage_of, wanted
 
 _PACKAGES = ("numpy", "torch", "timm", "pydensecrf2")

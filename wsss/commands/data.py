@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wsss.commands.options import positive
+
 if TYPE_CHECKING:
     from wsss.config import Params
 
@@ -64,15 +66,15 @@ def _register_subset(commands: argparse._SubParsersAction[argparse.ArgumentParse
     )
     command.add_argument(
         "--longest-side",
-        type=_count,
+        type=positive,
         metavar="PIXELS",
         help="make larger images smaller (default: copy them as they are)",
     )
     command.add_argument(
-        "--quality", type=_count, default=85, help="of JPEGs that are made (default: 85)"
+        "--quality", type=positive, default=85, help="of JPEGs that are made (default: 85)"
     )
     command.add_argument(
-        "--limit", type=_count, metavar="N", help="at most the first N images of each list"
+        "--limit", type=positive, metavar="N", help="at most the first N images of each list"
     )
     command.add_argument(
         "--lists-from",
@@ -100,7 +102,7 @@ def _register_subset(commands: argparse._SubParsersAction[argparse.ArgumentParse
         help="write only the lists of --sample and --difference, as OUT/NAME.txt",
     )
     command.add_argument(
-        "--processes", type=_count, default=1, metavar="N", help="processes (default: 1)"
+        "--processes", type=positive, default=1, metavar="N", help="processes (default: 1)"
     )
     command.set_defaults(handler=_subset, needs_params=False)
 
@@ -111,13 +113,6 @@ def _names(text: str) -> tuple[str, ...]:
     if not names:
         raise argparse.ArgumentTypeError(f"{text!r} names nothing")
     return names
-
-
-def _count(text: str) -> int:
-    """Parse a number from 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)
 
 
 def _subset(args: argparse.Namespace, _params: Params | None) -> None:

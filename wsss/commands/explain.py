@@ -8,7 +8,7 @@ import sys
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from wsss.commands.options import add_params
+from wsss.commands.options import add_params, chosen_run, positive, seed
 from wsss.errors import UserError
 from wsss.pictures.choice import spread
 
@@ -42,19 +42,13 @@ def register(commands: Commands) -> None:
         "--out", type=Path, required=True, metavar="PATH", help="a PNG; with --count, a folder"
     )
     parser.add_argument(
-        "--count", type=_count, metavar="N", help="N images instead, evenly spaced by id"
+        "--count", type=positive, metavar="N", help="N images instead, evenly spaced by id"
     )
     parser.add_argument("--role", choices=ROLES, help="with --count: of the list of this role")
     parser.add_argument("--variant", help="default: the first of run.variants")
-    parser.add_argument("--seed", type=int, help="default: the first of run.seeds")
+    parser.add_argument("--seed", type=seed, help="default: the first of run.seeds")
     add_params(parser)
     parser.set_defaults(handler=run)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)
 
 
 def run(args: argparse.Namespace, params: Params) -> None:
@@ -79,9 +73,7 @@ def run(args: argparse.Namespace, params: Params) -> None:
 def _story(args: argparse.Namespace, params: Params) -> Story:
     from wsss.pictures.opening import open_story
 
-    run = params.base.run
-    variant = args.variant or run.variants[0]
-    return open_story(params, variant, run.seeds[0] if args.seed is None else args.seed)
+    return open_story(params, *chosen_run(args, params))
 
 
 def find_item(manifest: Manifest, name: str) -> Item:

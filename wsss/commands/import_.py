@@ -114,8 +114,9 @@ def convert(
 
 def _networks(config: Config, layout: Layout, classes: int) -> tuple[Any, Any]:
     """Return what the stage saves and the part of it that the layout describes."""
-    from wsss.stages.networks import build_method, build_segmenter
-    from wsss.stages.segment import SegmentationTask
+    from wsss.networks.method import build_method
+    from wsss.networks.segmenter import build_segmenter
+    from wsss.tasks.segmentation import SegmentationTask
 
     if layout.stage == "classify":
         method = build_method(config, classes, False)

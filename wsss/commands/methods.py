@@ -7,13 +7,13 @@ import importlib
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wsss.config import Params
-    from wsss.methods.base import Method
+    from wsss.methods.base import Configuration, Method
 
 PAGES = Path("docs/methods")
 _DEVIATIONS = "Deviations"
@@ -40,37 +40,44 @@ def run(args: argparse.Namespace, _params: Params | None) -> None:
 
 
 def overview() -> list[str]:
-    """Return two lines a method: status, roads and terms; its paper."""
+    """Return two lines a method: status, roads and terms; its paper. Papers that a method covers
+    by its parameters follow it, with these."""
     from wsss.methods import load_method, method_names
 
-    infos = {name: load_method(name).info for name in method_names()}
-    rows = [("method", "status", "roads", "terms of the loss")]
-    for name, info in infos.items():
-        rows.append((name, info.status, ", ".join(info.roads), " ".join(info.terms)))
+    rows, papers = [("method", "status", "roads", "terms of the loss")], []
+    for name in method_names():
+        info = load_method(name).info
+        rest = (info.status, ", ".join(info.roads), " ".join(info.terms))
+        rows.append((name, *rest))
+        papers.append([info.paper])
+        for other, known in info.configurations.items():
+            rows.append((other, *rest))
+            papers.append([known.paper, _settings(name, known)])
     heading, *lines = _columns(rows)
     indent = " " * (max(len(row[0]) for row in rows) + 2)
     wide = _terminal()
-    papers = [_wrap(info.paper, wide, indent) for info in infos.values()]
-    blocks = [part for line, paper in zip(lines, papers, strict=True) for part in (line, *paper)]
+    blocks = []
+    for line, texts in zip(lines, papers, strict=True):
+        blocks += [line, *(part for text in texts for part in _wrap(text, wide, indent))]
     return [heading, *blocks, "", "wsss methods NAME: scores, parameters and deviations of one"]
 
 
 def description(name: str) -> list[str]:
-    """Return what there is to know of one method; an unknown name is a UserError."""
-    from wsss.errors import UserError
-    from wsss.methods import load_method, method_names
+    """Return what there is to know of one method, or of a paper that one covers by its
+    parameters; an unknown name is a UserError."""
+    from wsss.methods import load_method
 
-    if name not in method_names():
-        raise UserError(f"{name!r} is no method: known are {', '.join(method_names())}")
+    name, known = _find(name)
     method = load_method(name)
     info, text = method.info, (importlib.import_module(method.__module__).__doc__ or "").strip()
     what, found, deviations = text.partition(_DEVIATIONS)
     page = PAGES / f"{name}.md"
     return [
-        f"{info.title}: {info.status}",
+        f"{known.title if known else info.title}: {info.status}",
         *_wrapped(
             [
-                ("paper", info.paper),
+                ("paper", known.paper if known else info.paper),
+                *([("method", _settings(name, known))] if known else []),
                 ("roads", ", ".join(info.roads)),
                 ("seeds", _seeds(method)),
                 ("source", f"wsss/methods/{name}.py"),
@@ -87,7 +94,7 @@ def description(name: str) -> list[str]:
         *_wrapped(list(info.terms.items())),
         "",
         "Parameters (method.params)",
-        *_parameters(method),
+        *_parameters(method, known.params if known else {}),
         "",
         *f"{found}{deviations}".splitlines(),
     ]
@@ -98,7 +105,32 @@ def _seeds(method: type[Method]) -> str:
     return f"{kinds} (cam.maps; the first by default)" if kinds else "its CAMs"
 
 
-def _parameters(method: type[Method]) -> Iterable[str]:
+def _find(name: str) -> tuple[str, Configuration | None]:
+    """The method of that name, or the one that has a configuration of that name."""
+    from wsss.errors import UserError
+    from wsss.methods import load_method, method_names
+
+    methods = method_names()
+    if name in methods:
+        return name, None
+    others = {
+        other: (owner, known)
+        for owner in methods
+        for other, known in load_method(owner).info.configurations.items()
+    }
+    if name not in others:
+        raise UserError(
+            f"{name!r} is no method: known are {', '.join(sorted([*methods, *others]))}"
+        )
+    return others[name]
+
+
+def _settings(name: str, known: Configuration) -> str:
+    values = ", ".join(f"{key}: {_plain(value)}" for key, value in known.params.items())
+    return f"{name} with {values}"
+
+
+def _parameters(method: type[Method], params: Mapping[str, Any]) -> Iterable[str]:
     from wsss.commands.parameters import meanings
 
     known = meanings(method.Params)
@@ -106,7 +138,8 @@ def _parameters(method: type[Method]) -> Iterable[str]:
     for name, field in method.Params.model_fields.items():
         meaning = known.get(name, "")
         shown = "as above" if meaning and meaning == before else meaning
-        rows.append((name, _plain(field.get_default(call_default_factory=True)), shown))
+        value = params.get(name, field.get_default(call_default_factory=True))
+        rows.append((name, _plain(value), shown))
         before = meaning
     return _wrapped(rows) if rows else ["  none"]
 

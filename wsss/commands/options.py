@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wsss.config import Params
 
 _PARAMS = "configuration and overlays, later ones on top (default: params.yaml)"
 
@@ -49,3 +53,16 @@ def seed(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0")
     return int(text)
+
+
+def positive(text: str) -> int:
+    """Parse a number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)
+
+
+def chosen_run(args: argparse.Namespace, params: Params) -> tuple[str, int]:
+    """Return ``--variant`` and ``--seed``, or the first of the configuration's."""
+    run = params.base.run
+    return args.variant or run.variants[0], run.seeds[0] if args.seed is None else args.seed

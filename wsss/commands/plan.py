@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsss.commands.options import add_params
+from wsss.commands.options import add_params, positive
 from wsss.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def register(commands: Commands) -> None:
     add_params(plan)
     plan.add_argument("--bench", type=Path, metavar="FILE", help="what `wsss bench` wrote")
     plan.add_argument("--all", action="store_true", help="also jobs whose results are there")
-    plan.add_argument("--cores", type=_count, metavar="N", help="of the machine (default: this)")
+    plan.add_argument("--cores", type=positive, metavar="N", help="of the machine (default: this)")
     plan.add_argument(
         "--gpus", type=int, default=1, metavar="N", help="of the machine (default: 1)"
     )
@@ -62,20 +62,14 @@ def register(commands: Commands) -> None:
     bench.add_argument(
         "--size", type=image_size, metavar="HxW", help="of the images (default: the data set's)"
     )
-    bench.add_argument("--classes", type=_count, metavar="N", help="default: the data set's")
+    bench.add_argument("--classes", type=positive, metavar="N", help="default: the data set's")
     bench.add_argument(
-        "--tags", type=_count, metavar="N", help="classes an image (default: the data set's)"
+        "--tags", type=positive, metavar="N", help="classes an image (default: the data set's)"
     )
     bench.add_argument(
         "--seconds", type=float, default=4.0, help="to measure each task for, about (default: 4)"
     )
     bench.set_defaults(handler=run_bench, needs_params=False)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)
 
 
 def image_size(text: str) -> tuple[int, int]:

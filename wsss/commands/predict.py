@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from wsss.commands.options import positive
 from wsss.errors import UserError
 from wsss.inference.limits import LONGEST_SIDE
 
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
     from wsss.inference.tags import Tags
 
 _OWN = ("weights", "images", "out", "tags", "tags_csv", "scales", "flip", "crf", "batch")
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
-    return int(text)
 
 
 def _scale(text: str) -> float:
@@ -59,10 +54,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--flip", action=argparse.BooleanOptionalAction, help="also predict mirrored photos"
     )
     own.add_argument("--no-crf", dest="crf", action="store_false", default=None, help="no CRF")
-    own.add_argument("--batch", type=_positive, metavar="N", help="photos of one size at a time")
+    own.add_argument("--batch", type=positive, metavar="N", help="photos of one size at a time")
     own.add_argument(
         "--longest-side",
-        type=_positive,
+        type=positive,
         default=LONGEST_SIDE,
         metavar="PX",
         help="larger photos are predicted at this size, their masks brought to full size "
@@ -71,7 +66,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     own.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps")
     own.add_argument("--workers", type=int, default=0, metavar="N", help="reading processes")
     own.add_argument(
-        "--processes", type=_positive, default=1, metavar="N", help="CRF processes (default: 1)"
+        "--processes", type=positive, default=1, metavar="N", help="CRF processes (default: 1)"
     )
 
 
@@ -92,8 +87,8 @@ def run(args: argparse.Namespace) -> int:
     """Predict photos; 1 if any of them could not be read."""
     from wsss.inference.folder import predict_photos, save_settings
     from wsss.inference.photos import find_photos
+    from wsss.inference.predictor import load_predictor
     from wsss.inference.settings import inference, trained
-    from wsss.stages.predictor import load_predictor
 
     network = trained(args.weights)
     settings = inference(args.weights, network.meta, args.params or (), args.variant)

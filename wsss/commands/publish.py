@@ -8,7 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from wsss.commands.options import add_params, seed
+from wsss.commands.options import add_params, chosen_run, seed
 from wsss.errors import UserError
 
 if TYPE_CHECKING:
@@ -103,9 +103,7 @@ def _publish(params: Params) -> None:
 def _register(args: argparse.Namespace, params: Params) -> None:
     from wsss.tracking.registry import register_network
 
-    run = params.base.run
-    variant = args.variant or run.variants[0]
-    number = run.seeds[0] if args.seed is None else args.seed
+    variant, number = chosen_run(args, params)
     version, new = register_network(params, variant, number, args.register)
     sys.stdout.write(
         f"model {args.register}, version {version}{'' if new else ' (registered before)'}: "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from wsss.cli_help import EVALUATION_NAMES, STAGE_HELP, stage_epilog
 from wsss.commands import predict as photos
 from wsss.commands.logs import log_to
-from wsss.commands.options import add_job_options, add_shard
+from wsss.commands.options import add_job_options, add_shard, chosen_run
 from wsss.commands.training import run_training
 
 if TYPE_CHECKING:
@@ -38,9 +38,7 @@ def _context(args: argparse.Namespace, params: Params, stage: str, label: str) -
     """Resolve one job of one variant and seed, and open its log."""
     from wsss.context import make_context
 
-    run = params.base.run
-    variant = args.variant or run.variants[0]
-    seed = run.seeds[0] if args.seed is None else args.seed
+    variant, seed = chosen_run(args, params)
     context = make_context(params, stage, variant, seed)
     log_to(args.log or context.paths.log(label), args.verbose)
     log.info("stage %s, variant %s, seed %d, code %s", stage, variant, seed, context.code)
@@ -177,14 +175,14 @@ def _merge(args: argparse.Namespace, _params: None) -> None:
 
 
 def _evaluate(args: argparse.Namespace, params: Params) -> None:
-    from wsss.stages import boxes, scoring
+    from wsss.stages import boxes, evaluate
     from wsss.stages.evaluations import stage_of
 
     context = _context(args, params, stage_of(args.what), f"evaluate_{args.what}")
     if args.what == "boxes":
         boxes.run(context)
     else:
-        scoring.run(context, args.what)
+        evaluate.run(context, args.what)
 
 
 def _compare(args: argparse.Namespace, params: Params) -> None:
@@ -202,7 +200,7 @@ def _compare(args: argparse.Namespace, params: Params) -> None:
             twin=params.twin,
             owners=params.owners,
         )
-        compare.timings(context.paths.results, run.dataset, run.variants, run.seeds)
+        compare.timings(context.paths.results, run.dataset, run.variants, run.seeds, params)
     sys.stdout.write(table)
 
 

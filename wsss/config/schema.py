@@ -35,16 +35,19 @@ def _folder(value: Any) -> Any:
 
 
 Folder = Annotated[str | None, BeforeValidator(_folder)]
-Float = Annotated[float, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number)]
 Positive = Annotated[float, BeforeValidator(_number), Field(gt=0)]
 NonNegative = Annotated[float, BeforeValidator(_number), Field(ge=0)]
 Fraction = Annotated[float, BeforeValidator(_number), Field(ge=0, le=1)]
+PositiveFraction = Annotated[float, BeforeValidator(_number), Field(gt=0, le=1)]
+BelowOne = Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Scales = Annotated[list[Positive], Field(min_length=1)]
 Range = Annotated[list[Positive], Field(min_length=2, max_length=2)]
 Sizes = Annotated[list[Positive], Field(min_length=2)]
+Combine = Literal["mean", "max_logits"]
 Road = Literal["two-stage", "single-stage", "supervised"]
 
 
@@ -210,6 +213,7 @@ class Training(Section):
     power: Positive
     schedule_every: Count
     warmup: Fraction
+    warmup_start: Fraction | None
     ema: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)] | None
     clip: Positive | None
     freeze_bn: bool
@@ -234,7 +238,7 @@ class Classify(Training):
     """Training of the classification network."""
 
     checkpoint: Checkpoint | None
-    dropout: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
+    dropout: BelowOne
 
 
 class Cam(Section):
@@ -242,6 +246,7 @@ class Cam(Section):
 
     scales: Scales
     flip: bool
+    flip_combine: Literal["sum", "max"]
     batch: Count
     stride: Count
     maps: str | None
@@ -271,7 +276,7 @@ class PredictionCrf(Crf):
     with this probability; null: the scores themselves, right with probability ``certainty``."""
 
     confidence: Annotated[float, BeforeValidator(_number), Field(gt=0, lt=1)] | None
-    certainty: Annotated[float, BeforeValidator(_number), Field(gt=0, le=1)]
+    certainty: PositiveFraction
 
 
 class Seeds(Section):
@@ -369,7 +374,7 @@ class Segment(Training):
     boundary: Boundary | None
     labels: Literal["hard", "soft", "both"]
     label_stride: Count
-    ignore_below: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
+    ignore_below: BelowOne
     msc: Scales | None
     norm: bool
     width: Count
@@ -378,7 +383,7 @@ class Segment(Training):
     rates: Rates
     separable: bool
     bifpn: BiFpn
-    dropout: Annotated[float, BeforeValidator(_number), Field(ge=0, lt=1)]
+    dropout: BelowOne
 
 
 class Predict(Section):
@@ -386,6 +391,7 @@ class Predict(Section):
 
     scales: Scales
     flip: bool
+    combine: Combine
     batch: Count
     stride: Count
 

@@ -26,6 +26,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "classify.dropout",
         "cam.scales",
         "cam.flip",
+        "cam.flip_combine",
         "cam.batch",
         "cam.stride",
         "cam.maps",
@@ -126,11 +127,11 @@ MODULES: dict[str, str] = {
     "seeds_alpha": "seeds",
     "seeds_label": "seeds",
     "seeds_confident": "seeds",
-    "evaluate_cam": "scoring",
-    "evaluate_walk": "scoring",
-    "evaluate_tune": "scoring",
+    "evaluate_cam": "evaluate",
+    "evaluate_walk": "evaluate",
+    "evaluate_tune": "evaluate",
     "evaluate_boxes": "boxes",
-    "evaluate": "scoring",
+    "evaluate": "evaluate",
     **{stage: stage for stage in STAGES if not stage.startswith(("seeds", "evaluate"))},
 }
 # Keys any stage may read because they never change a result: where things are, how many

@@ -19,6 +19,7 @@ from wsss.data.manifest import Item, mask_table
 from wsss.data.scan import Problem, Scan
 from wsss.data.sources import load_source
 from wsss.errors import UserError
+from wsss.labels import IGNORE
 
 if TYPE_CHECKING:
     from wsss.config.schema import Data
@@ -98,7 +99,7 @@ def _inspect_mask(item: Item, path: str, size: tuple[int, int] | None, tables: _
 
 def _inspect_tags(item: Item, values: np.ndarray, tables: _Tables) -> _Found:
     """Compare the tags with the classes whose file ids are among ``values``."""
-    ids = {int(tables.target[value]) for value in values} - {0, images.IGNORE}
+    ids = {int(tables.target[value]) for value in values} - {0, IGNORE}
     drawn = {tables.classes[index - 1] for index in ids}
     tagged = set(item.labels)
     found = [("tag-without-pixels", f"{item.id}: {name}") for name in sorted(tagged - drawn)]

@@ -211,19 +211,18 @@ def _leave_out(
     findings: Findings,
 ) -> None:
     """Take images without a label off the lists that are trained on."""
+    classes = {*selected}
     for name in wanted.get("train", ()):
-        for identifier in lists.get(name, ()):
-            if identifier in annotations.entries and not (
-                annotations.tags(identifier) & {*selected}
-            ):
+        if name not in lists:
+            continue
+        kept = []
+        for identifier in lists[name]:
+            # An image without an entry stays: that it is missing is reported elsewhere.
+            if identifier in annotations.entries and not annotations.tags(identifier) & classes:
                 findings.add("unlabelled-left-out", f"{name}: {identifier}")
-        if name in lists:
-            lists[name] = [
-                identifier
-                for identifier in lists[name]
-                if identifier not in annotations.entries
-                or annotations.tags(identifier) & {*selected}
-            ]
+            else:
+                kept.append(identifier)
+        lists[name] = kept
 
 
 def _items(

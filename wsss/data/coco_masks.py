@@ -20,8 +20,8 @@ import numpy as np
 
 from wsss.artifacts import MaskStoreWriter, encode_mask, merge_stores
 from wsss.data.coco_json import Region, Runs, sound_counts, sound_polygon
-from wsss.data.images import IGNORE
 from wsss.errors import UserError
+from wsss.labels import IGNORE
 from wsss.parallel import ordered_map
 from wsss.provenance import code_hash
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss.constants import constant
 from wsss.data.transforms import colour_jitter
 
 # Numbers in [0, 1) that one image needs.
@@ -45,7 +46,7 @@ def distort(images: Tensor, uniform: Tensor, how: Distortion) -> Tensor:
     """
     factors = _factors(uniform, how)
     images = colour_jitter(images, factors)
-    weights = images.new_tensor(_GREY)[:, None, None]
+    weights = constant(_GREY, images)[:, None, None]
     grey = (images * weights).sum(1, keepdim=True).expand_as(images)
     images = torch.where(_chosen(uniform[:, 5], how.grey_share), grey, images)
     low, high = how.blur
@@ -61,8 +62,8 @@ def _chosen(uniform: Tensor, share: float) -> Tensor:
 
 def _factors(uniform: Tensor, how: Distortion) -> Tensor:
     """Factors (B, 4) for :func:`colour_jitter`; those of images left alone change nothing."""
-    neutral = uniform.new_tensor([1.0, 1.0, 1.0, 0.0])
-    drawn = neutral + (2 * uniform[:, 1:5] - 1) * uniform.new_tensor(how.jitter)
+    neutral = constant([1.0, 1.0, 1.0, 0.0], uniform)
+    drawn = neutral + (2 * uniform[:, 1:5] - 1) * constant(how.jitter, uniform)
     return torch.where(uniform[:, :1] < how.jitter_share, drawn, neutral)
 
 

@@ -6,7 +6,6 @@ the rest (HTTP Range, RFC 9110 §14). Only a file whose checksum is right gets i
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import http.client
 import re
@@ -20,6 +19,7 @@ from typing import Any, BinaryIO
 
 from tqdm import tqdm
 
+from wsss.atomic import writing
 from wsss.errors import UserError
 
 TIMEOUT = 60.0  # seconds without a byte
@@ -39,7 +39,7 @@ def fetch(url: str, path: Path, md5: str) -> bool:
     if not url.startswith(("http://", "https://")):
         raise UserError(f"--url {url}: give an address that starts with http:// or https://")
     part = path.with_name(path.name + PART)
-    with _writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _receive(url, part)
         try:
@@ -166,18 +166,3 @@ def _bar(name: str, total: int | None, verb: str, start: int = 0) -> tqdm[Any]:
     return tqdm(
         desc=f"{verb} {name}", total=total, initial=start, unit="B", unit_scale=True, disable=None
     )
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Translate what a full disk and a closed folder raise."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"disk full while writing {path}: free some space, rerun") from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            raise UserError(f"cannot write {path}: check the folder's permissions") from error
-        if error.errno in (errno.ENOTDIR, errno.EEXIST):
-            raise UserError(f"cannot write {path}: {path.parent} is no folder") from error
-        raise

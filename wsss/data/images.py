@@ -23,9 +23,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from wsss.errors import UserError
+from wsss.labels import IGNORE
 
 MEMBER = "::"
-IGNORE = 255
 _ORIENTATION = 0x0112
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N", "I")
 # What Pillow's decoders raise on damaged files, besides its own OSErrors.

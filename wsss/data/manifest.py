@@ -22,6 +22,7 @@ from wsss.artifacts import load_json, save_csv, save_json
 from wsss.atomic import together
 from wsss.data import images
 from wsss.errors import UserError
+from wsss.labels import IGNORE
 
 CSV_NAME = "manifest.csv"
 JSON_NAME = "dataset.json"
@@ -179,6 +180,14 @@ class Manifest:
         lists = {self.roles[name] for name in names} - {None}
         return [item for item in self.items if lists & {*item.splits}]
 
+    def seeded(self) -> list[Item]:
+        """The images that seeds and pseudo masks are made of: trained on, or scored."""
+        return self.union("train", "seed")
+
+    def walked(self) -> list[Item]:
+        """The images that maps are made of: those of :meth:`seeded`, and to tune thresholds on."""
+        return self.union("train", "seed", "tune")
+
     @cached_property
     def _by_id(self) -> dict[str, Item]:
         return {item.id: item for item in self.items}
@@ -244,8 +253,8 @@ def mask_table(
     """Tables over file ids: (256,) uint8 id 0..C or 255 it becomes, (256,) bool whether valid."""
     target = np.zeros(256, dtype=np.uint8)
     known = np.zeros(256, dtype=bool)
-    known[[0, images.IGNORE, *background_values]] = True
-    target[images.IGNORE] = images.IGNORE
+    known[[0, IGNORE, *background_values]] = True
+    target[IGNORE] = IGNORE
     for index, value in enumerate(mask_values, start=1):
         target[value], known[value] = index, True
     return target, known

@@ -37,12 +37,13 @@ from PIL import Image
 
 from wsss.artifacts import ZIP_EPOCH, json_bytes, voc_palette
 from wsss.atomic import atomic_path
-from wsss.data.images import IGNORE, MEMBER, FileError, exists, read_bytes
+from wsss.data.images import MEMBER, FileError, exists, read_bytes
 from wsss.data.manifest import Item, Manifest
 from wsss.data.scan import Findings, Scan, check_roles, lists_of_roles, memberships, named_roles
 from wsss.data.scene_layout import Layout, Placed, draw_layout
 from wsss.data.scene_objects import tone_gap
 from wsss.data.scene_textures import BACKGROUNDS, PATTERNS, Background, Pattern, Rng, noise
+from wsss.labels import IGNORE
 
 if TYPE_CHECKING:
     from wsss.config.schema import Data, Scenes

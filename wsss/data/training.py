@@ -15,16 +15,17 @@ from wsss.artifacts import ArrayStore
 from wsss.config.schema import Training
 from wsss.data.manifest import Item, Manifest
 from wsss.data.transforms import (
-    IGNORE,
     Crop,
     apply_crop,
     colour_jitter,
     crop_scores,
     draw_crop,
     draw_jitter,
+    shares,
 )
 from wsss.data.transforms import valid_pixels as valid_pixels_of
 from wsss.data.views import ViewRequest
+from wsss.labels import IGNORE
 from wsss.randomness import permutation, sample_key
 
 Sample = dict[str, Any]
@@ -34,22 +35,25 @@ Place = tuple[int, int]  # epoch, index
 
 
 class SoftLabels(NamedTuple):
-    """Probabilities to train on in place of masks.
+    """Scores or probabilities to train on in place of masks or beside them.
 
-    ``store`` holds (K, h, w) probabilities of the classes with ids 0..C; ``classes`` is C + 1; a
-    crop of S pixels gets ceil(S / ``stride``) cells a side.
+    ``store`` holds (K, h, w) scores of the classes with ids 0..C; ``classes`` is C + 1; a crop of
+    S pixels gets ceil(S / ``stride``) cells a side. ``raw`` leaves the scores as they are stored.
     """
 
     store: ArrayStore
     classes: int
     stride: int
+    raw: bool = False
 
     def crop(self, item: Item, crop: Crop) -> np.ndarray:
-        """Return (C + 1, cells, cells) float16 that sum to 1, or to 0 outside the image."""
+        """Return (C + 1, cells, cells) float16 that sum to 1 unless ``raw``, 0 outside the image
+        and where the image has no such class."""
         entry = self.store.get(item.id)
         cells = -(-crop.size // self.stride)
         dense = np.zeros((self.classes, cells, cells), np.float16)
-        dense[entry.classes] = crop_scores(entry.array, crop, cells)
+        scores = entry.array if self.raw else shares(entry.array)
+        dense[entry.classes] = crop_scores(scores, crop, cells)
         return dense
 
 

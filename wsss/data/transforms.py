@@ -12,8 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from wsss.config.schema import Training
-
-IGNORE = 255
+from wsss.constants import constant
 
 
 class Crop(NamedTuple):
@@ -99,6 +98,14 @@ def crop_scores(maps: np.ndarray, crop: Crop, cells: int) -> np.ndarray:
     return _sample(tall, across + crop.left, crop.width, axis=2)
 
 
+def shares(scores: np.ndarray) -> np.ndarray:
+    """Divide (K, h, w) non-negative scores by their sum over K; where that is 0 they stay 0."""
+    scores = scores.astype(np.float32)
+    total = scores.sum(0, keepdims=True)
+    parts: np.ndarray = np.divide(scores, total, out=np.zeros_like(scores), where=total > 0)
+    return parts
+
+
 def _sample(maps: np.ndarray, positions: np.ndarray, length: int, axis: int) -> np.ndarray:
     """Interpolate (K, h, w) along an axis that spans ``length`` pixels; 0 outside of these."""
     cells = maps.shape[axis]
@@ -142,7 +149,7 @@ def colour_jitter(images: Tensor, factors: Tensor) -> Tensor:
         factors: (B, 4) as :func:`draw_jitter` makes them.
     """
     brightness, contrast, saturation, hue = factors.to(images.dtype).T[..., None, None, None]
-    weights = images.new_tensor(_GREY)[:, None, None]
+    weights = constant(_GREY, images)[:, None, None]
     images = (images * brightness).clamp(0, 1)
     mean = (images * weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
     images = (mean + (images - mean) * contrast).clamp(0, 1)
@@ -154,11 +161,11 @@ def colour_jitter(images: Tensor, factors: Tensor) -> Tensor:
 
 def _hue_matrices(hue: Tensor) -> Tensor:
     """Return (B, 3, 3) matrices that turn chroma by ``hue`` (B,) full circles."""
-    to_yiq = hue.new_tensor(_YIQ)
+    to_yiq = constant(_YIQ, hue)
     cos, sin = torch.cos(2 * math.pi * hue), torch.sin(2 * math.pi * hue)
     zero, one = torch.zeros_like(hue), torch.ones_like(hue)
     turn = torch.stack([one, zero, zero, zero, cos, -sin, zero, sin, cos], -1).view(-1, 3, 3)
-    matrices: Tensor = hue.new_tensor(_RGB) @ turn @ to_yiq
+    matrices: Tensor = constant(_RGB, hue) @ turn @ to_yiq
     return matrices
 
 

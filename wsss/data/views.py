@@ -28,7 +28,8 @@ class ViewRequest(Protocol):
 
         Args:
             image: (H, W, 3) uint8, the original.
-            flip: the training crop is mirrored, and so are the views.
+            flip: the training crop is mirrored; so are views that are compared with it or with
+                each other place by place.
 
         Returns:
             (V, S, S, 3) uint8, and what else the sample holds of them.
@@ -61,17 +62,24 @@ class ResizedView(NamedTuple):
     Attributes:
         size: side of the view in pixels.
         area: bounds of the window's share of the image.
+        flip: half of the windows are mirrored, whatever the training crop is: nothing compares
+            their places with it.
     """
 
     size: int
     area: tuple[float, float]
+    flip: bool
 
     def cut(
-        self, rng: np.random.Generator, image: np.ndarray, flip: bool
+        self,
+        rng: np.random.Generator,
+        image: np.ndarray,
+        flip: bool,  # noqa: ARG002
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Cut (1, size, size, 3), see :func:`draw_window`."""
         window = draw_window(rng, (image.shape[0], image.shape[1]), self.area)
-        return cut_window(image, window, self.size, flip)[None], {}
+        mirrored = self.flip and bool(rng.random() < 0.5)
+        return cut_window(image, window, self.size, mirrored)[None], {}
 
 
 class Overlap(NamedTuple):

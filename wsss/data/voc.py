@@ -117,7 +117,8 @@ def _train_aug(folder: Path, findings: Findings) -> list[str] | None:
         if len(found) == len(voc) + len(sbd):
             train, val, *extra = found
             union = dict.fromkeys([*train, *(i for ids in extra for i in ids)])
-            return [identifier for identifier in union if identifier not in set(val)]
+            scored = set(val)
+            return [identifier for identifier in union if identifier not in scored]
     findings.add(
         "list-missing",
         f"{LISTS}/train_aug.txt, or train.txt and val.txt with SBD's sbd.txt "

@@ -10,16 +10,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 from wsss.distributed.launch import LOST
 from wsss.distributed.place import place
 from wsss.errors import UserError
 from wsss.interrupt import Interrupted
+
+if TYPE_CHECKING:
+    # Private to torch, and absent where it was built without its distributed part.
+    from torch._C._distributed_c10d import Store
 
 log = logging.getLogger(__name__)
 

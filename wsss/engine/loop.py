@@ -56,7 +56,6 @@ class Fit:
     workers: int
     state: Path
     checkpoint_seconds: float
-    stop_after: int | None = None
     watch: Callable[[dict[str, Any], dict[str, Any]], None] = lambda _row, _costs: None
     rows: list[dict[str, Any]] = field(default_factory=list)
     costs: CostCurve = field(default_factory=CostCurve)
@@ -159,7 +158,7 @@ def fit(
     collectives.replicate(modules.values())
     batches = EpochBatches(orders, config.epochs, how.continued_at)
     with deferred():
-        _run(task, dataset, batches, how, device, optimizer, modules, curve)
+        _Run(task, how, device, optimizer, modules, curve).steps(dataset, batches)
     kept = ema.module if ema is not None else task
     return kept.eval()
 
@@ -174,69 +173,91 @@ def _check_agreement(how: Fit) -> None:
         )
 
 
-def _run(
-    task: Task,
-    dataset: CropDataset,
-    batches: EpochBatches,
-    how: Fit,
-    device: torch.device,
-    optimizer: torch.optim.Optimizer,
-    modules: dict[str, nn.Module],
-    curve: _Curve,
-) -> None:
-    config = how.training
-    total = batches.per_epoch * config.epochs
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_sampler=batches if count() == 1 else PartBatches(batches, rank(), count()),
-        num_workers=how.workers,
-        collate_fn=collate,
-        pin_memory=device.type == "cuda",
-        worker_init_fn=leave_to_parent,
-    )
-    saved, began, seen = time.monotonic(), time.monotonic(), 0
-    how.costs.start()
-    task.train()
-    hidden = True if rank() else None  # None: where there is no terminal
-    steps = tqdm(loader, total=total, initial=batches.start, desc="train", disable=hidden)
-    for step, batch in enumerate(steps, batches.start):
-        progress = Progress(step, total, step // batches.per_epoch)
-        set_lr(optimizer, lr_factor(schedule_fraction(step, total, config), config))
-        terms: dict[str, Tensor] = {}
+@dataclass
+class _Run:
+    """What the steps of one training share."""
+
+    task: Task
+    how: Fit
+    device: torch.device
+    optimizer: torch.optim.Optimizer
+    modules: dict[str, nn.Module]
+    curve: _Curve
+
+    def steps(self, dataset: CropDataset, batches: EpochBatches) -> None:
+        """Train on all batches, or until told to stop."""
+        how, total = self.how, batches.per_epoch * self.how.training.epochs
+        saved, began, seen = time.monotonic(), time.monotonic(), 0
+        how.costs.start()
+        self.task.train()
+        hidden = True if rank() else None  # None: where there is no terminal
+        loader = _loader(dataset, batches, how.workers, self.device)
+        steps = tqdm(loader, total=total, initial=batches.start, desc="train", disable=hidden)
+        for step, batch in enumerate(steps, batches.start):
+            progress, done = Progress(step, total, step // batches.per_epoch), step + 1
+            self._learn(batch, progress)
+            due = time.monotonic() - saved > how.checkpoint_seconds and done < total
+            news = _exchange(len(batch["id"]), due)
+            seen += news.images
+            how.costs.add(news.images)
+            if done % LOG_EVERY == 0 or done == total:
+                steps.set_postfix_str(self._report(done, progress))
+            if news.stop or news.save:
+                self._save(done)
+                saved = time.monotonic()
+            if news.stop:
+                collectives.barrier()  # nobody leaves before the state is written
+                log.info("state saved at step %d of %d", done, total)
+                break
+        how.images_per_second = seen / max(time.monotonic() - began, 1e-9)
+
+    def _learn(self, batch: Batch, progress: Progress) -> None:
+        """All phases of one batch, and what follows them."""
+        task, config, terms = self.task, self.how.training, dict[str, Tensor]()
+        fraction = schedule_fraction(progress.step, progress.total, config)
+        set_lr(self.optimizer, lr_factor(fraction, config))
         for phase in range(task.phases(progress)):
-            found = _step(task, batch, progress, phase, how, device, optimizer)
+            found = train_step(task, batch, progress, phase, self.how, self.device, self.optimizer)
             # What several steps on a batch report is summed: its loss.
             for name, value in found.items():
                 terms[name] = terms[name] + value if name in terms else value
         task.after_step(progress)
-        if "ema" in modules:
-            ema = modules["ema"]
+        if "ema" in self.modules:
+            ema = self.modules["ema"]
             assert isinstance(ema, AveragedModel)
             ema.update_parameters(task)
-        curve.add(step, batch["id"], terms)
-        done = step + 1
-        due = time.monotonic() - saved > how.checkpoint_seconds and done < total
-        news = _exchange(len(batch["id"]), due)
-        seen += news.images
-        how.costs.add(news.images)
-        if done % LOG_EVERY == 0 or done == total:
-            means = curve.flush()
-            lr = optimizer.param_groups[0]["lr"]
-            how.rows.append({"step": done, "epoch": progress.epoch, "lr": lr, **means})
-            how.watch(how.rows[-1], how.costs.flush(done))
-            log.info("step %d/%d %s", done, total, _describe(means))
-            steps.set_postfix_str(_describe(means))
-        if news.stop or news.save:
-            meta = {"step": done, "rows": how.rows, "losses": curve.values()}
-            meta["costs"] = how.costs.rows
-            if rank() == 0:
-                save_state(how.state / STATE, modules, optimizer, meta)
-            saved = time.monotonic()
-        if news.stop:
-            collectives.barrier()  # nobody leaves before the state is written
-            log.info("state saved at step %d of %d", done, total)
-            break
-    how.images_per_second = seen / max(time.monotonic() - began, 1e-9)
+        self.curve.add(progress.step, batch["id"], terms)
+
+    def _report(self, done: int, progress: Progress) -> str:
+        """Add a row to the curves, tell of it and return it as text."""
+        means, lr = self.curve.flush(), self.optimizer.param_groups[0]["lr"]
+        how, text = self.how, _describe(means)
+        how.rows.append({"step": done, "epoch": progress.epoch, "lr": lr, **means})
+        how.watch(how.rows[-1], how.costs.flush(done))
+        log.info("step %d/%d %s", done, progress.total, text)
+        return text
+
+    def _save(self, done: int) -> None:
+        """Write the resumable state; all processes must come here at the same step."""
+        how = self.how
+        meta = {"step": done, "rows": how.rows, "losses": self.curve.values()}
+        meta["costs"] = how.costs.rows
+        if rank() == 0:
+            save_state(how.state / STATE, self.modules, self.optimizer, meta)
+
+
+def _loader(
+    dataset: CropDataset, batches: EpochBatches, workers: int, device: torch.device
+) -> DataLoader[Any]:
+    """This process's part of each batch."""
+    return DataLoader(
+        dataset,
+        batch_sampler=batches if count() == 1 else PartBatches(batches, rank(), count()),
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=leave_to_parent,
+    )
 
 
 class _News(NamedTuple):
@@ -258,7 +279,7 @@ def _exchange(images: int, due: bool) -> _News:
     return _News(sum(row[0] for row in table), bool(table[0][1]), asked > 0)
 
 
-def _step(
+def train_step(
     task: Task,
     batch: Batch,
     progress: Progress,
@@ -268,8 +289,12 @@ def _step(
     optimizer: torch.optim.Optimizer,
 ) -> dict[str, Tensor]:
     """One optimiser step, accumulated over micro-batches, of all processes, weighted as one global
-    mean; terms are this process's share."""
-    parts = split_batch(batch, how.training.micro_batch or len(batch["id"]))
+    mean; terms are this process's share.
+
+    With a GPU the host does not wait for it, unless the task's losses do.
+    """
+    micro = how.training.micro_batch or len(batch["id"])
+    parts = [task.prepare(part) for part in split_batch(batch, micro)]
     sizes = [task.sizes(part) for part in parts]
     totals = {name: sum(size[name] for size in sizes) for name in sizes[0]}
     totals = collectives.host_sums(totals)
@@ -287,7 +312,8 @@ def _step(
         share = weight * scale
         (losses.total * share).backward()  # type: ignore[no-untyped-call]
         for name, value in {**losses.terms, "loss": losses.total}.items():
-            terms[name] = terms.get(name, torch.zeros((), device=device)) + value.detach() * share
+            part_of = value.detach() * share
+            terms[name] = terms[name] + part_of if name in terms else part_of
     collectives.sum_gradients(task.parameters())
     if how.training.clip is not None:
         nn.utils.clip_grad_norm_(task.parameters(), how.training.clip)

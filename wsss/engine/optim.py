@@ -46,12 +46,15 @@ def schedule_fraction(step: int, total: int, config: Training) -> float:
 def lr_factor(fraction: float, config: Training) -> float:
     """Return the factor on the base rate at ``fraction`` of training.
 
-    After a linear warm-up: ``poly`` (1 - t)^power (Liu et al., ParseNet, 2015), ``cosine``
-    (1 + cos(pi t)) / 2 (Loshchilov & Hutter, SGDR, 2017) or ``constant``.
+    After a linear warm-up from ``warmup_start``: ``poly`` (1 - t)^power (Liu et al., ParseNet,
+    2015), ``cosine`` (1 + cos(pi t)) / 2 (Loshchilov & Hutter, SGDR, 2017) or ``constant``.
     """
     if fraction < config.warmup:
-        # Never 0: the first step would be lost.
-        return max(fraction, 1e-3) / config.warmup
+        start = config.warmup_start
+        if start is None:
+            # Never 0: the first step would be lost.
+            return max(fraction, 1e-3) / config.warmup
+        return start + (1.0 - start) * fraction / config.warmup
     if config.schedule == "poly":
         return float((1.0 - fraction) ** config.power)
     if config.schedule == "cosine":

@@ -52,8 +52,16 @@ class Task(nn.Module):
     freeze_bn = False
     backbone: Backbone
 
+    def prepare(self, batch: Batch) -> Batch:
+        """Add to a (micro-)batch, still on the host, what :meth:`sizes` and :meth:`losses` read.
+
+        Called once a step: what is counted on the host and compared on the device is made once,
+        and the device need not wait for it.
+        """
+        return batch
+
     def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:
-        """Return the objective on one (micro-)batch."""
+        """Return the objective on one (micro-)batch that :meth:`prepare` returned."""
         raise NotImplementedError  # pragma: no cover
 
     def phases(self, progress: Progress) -> int:  # noqa: ARG002
@@ -70,7 +78,7 @@ class Task(nn.Module):
         return float(len(batch["id"]))
 
     def sizes(self, batch: Batch) -> dict[str, float]:  # noqa: ARG002
-        """Numbers that a loss of several means is divided by, of one (micro-)batch.
+        """Numbers that a loss of several means is divided by, of one prepared (micro-)batch.
 
         A task that returns any finds their sums over the global batch in ``batch["sizes"]`` and
         divides by those: the losses of its micro-batches then add up, and :meth:`weight` is not

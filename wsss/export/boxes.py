@@ -10,6 +10,7 @@ import numpy as np
 
 from wsss.artifacts import save_csv, save_json
 from wsss.export.source import Labelled, Opened
+from wsss.labels import BACKGROUND, IGNORE
 from wsss.metrics.boxes import regions
 
 COLUMNS = ("id", "class", "x0", "y0", "x1", "y1", "score")
@@ -49,5 +50,5 @@ def _masks(store: Opened, image: Labelled) -> Iterator[tuple[int, np.ndarray]]:
             yield class_id, values > np.float32(store.threshold)
         return
     for value in np.unique(image.mask):
-        if value not in (0, 255):
+        if value not in (BACKGROUND, IGNORE):
             yield int(value), image.mask == value

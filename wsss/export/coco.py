@@ -12,6 +12,7 @@ import numpy as np
 from wsss.artifacts import save_json
 from wsss.errors import UserError
 from wsss.export.source import Labelled, Opened
+from wsss.labels import BACKGROUND, IGNORE
 from wsss.metrics.boxes import regions
 
 # 000000000042, COCO_val2014_000000000042, with folders before it; no other data set's names.
@@ -78,7 +79,7 @@ def encode(region: np.ndarray) -> dict[str, Any]:
 
 def _regions(image: Labelled, components: bool) -> Iterator[tuple[int, np.ndarray]]:
     for value in np.unique(image.mask):
-        if value in (0, 255):
+        if value in (BACKGROUND, IGNORE):
             continue
         whole = image.mask == value
         if not components:

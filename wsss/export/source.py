@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from wsss.artifacts import ArrayStore, MaskStore, load_json
 from wsss.data.manifest import Manifest
 from wsss.errors import UserError
+from wsss.labels import IGNORE
 from wsss.metrics.sweep import apply_threshold, top_foreground
+from wsss.opened import open_once
 from wsss.refine.resize import resize_bilinear
 
-Kind = Literal["masks", "cams", "scores"]
+if TYPE_CHECKING:
+    from wsss.metrics.tally import Kind
+
 # What a stage's array store holds: activations of ids 0..C-1, or scores of ids 0..C.
 _KINDS: dict[str, Kind] = {"cam": "cams", "walk": "scores", "predict": "scores"}
 _NO_CLASSES = {"irnet": "class-agnostic maps, which have no classes to export: see `wsss explain`"}
@@ -61,7 +65,7 @@ class Opened:
         reader = self._store
         if isinstance(reader, MaskStore):
             mask = reader.get(identifier)
-            self._check(int(np.where(mask == 255, 0, mask).max(initial=0)))
+            self._check(int(np.where(mask == IGNORE, 0, mask).max(initial=0)))
             return Labelled(identifier, mask, np.zeros((0, *mask.shape), np.float32), [])
         entry = reader.get(identifier)
         maps = resize_bilinear(entry.array, entry.size)
@@ -77,7 +81,10 @@ class Opened:
 
     @property
     def _store(self) -> ArrayStore | MaskStore:
-        return MaskStore(self.path) if self.kind == "masks" else ArrayStore(self.path)
+        # Per image: the table of contents of a large store is read once.
+        if self.kind == "masks":
+            return open_once(MaskStore, self.path)
+        return open_once(ArrayStore, self.path)
 
     def _check(self, highest: int) -> None:
         if highest > self.manifest.num_classes:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from wsss.inference.scales import multi_scale
+from wsss.inference.scales import by_scale, multi_scale
 
 
 def multi_scale_cam(
@@ -18,6 +19,7 @@ def multi_scale_cam(
     grid: tuple[int, int],
     multiple: int,
     normalise: Callable[[Tensor], Tensor],
+    flip_combine: Literal["sum", "max"] = "sum",
 ) -> Tensor:
     """Sum the maps of all passes and bring them to [0, 1].
 
@@ -29,12 +31,17 @@ def multi_scale_cam(
         images: (B, 3, H, W) in [0, 1], one size.
         scales, flip, grid, multiple: see :func:`wsss.inference.scales.multi_scale`.
         normalise: maps the sum (B, C, *grid) to [0, 1], as
-            :meth:`wsss.methods.base.Method.normalise_seeds` does.
+            :meth:`wsss.methods.base.Method.normaliser` says.
+        flip_combine: what of an image and its mirrored twin counts; ``max``: the higher of both
+            (Ru et al., ToCo, CVPR 2023, official code).
 
     Returns:
         (B, C, *grid) in [0, 1].
     """
     total = torch.zeros(())
-    for maps in multi_scale(seed_maps, images, scales, flip, grid, multiple):
+    passes = multi_scale(seed_maps, images, scales, flip, grid, multiple)
+    if flip_combine == "max":
+        passes = by_scale(passes, flip, torch.maximum)
+    for maps in passes:
         total = maps if total.dim() == 0 else total + maps
     return normalise(total)

@@ -11,15 +11,16 @@ import numpy as np
 from wsss.artifacts import Entry, encode_mask
 from wsss.data.images import decode_image
 from wsss.engine.device import pick_device, place
+from wsss.engine.memory import give_back_freed_memory
 from wsss.inference.limits import LONGEST_SIDE
 from wsss.inference.masks import MaskJob, make_mask
 from wsss.inference.photos import bounded
 from wsss.inference.prediction import predict_window
-from wsss.inference.progress import WINDOW
+from wsss.inference.predictor import load_predictor
 from wsss.inference.settings import inference, trained
 from wsss.inference.tags import parse_tags
-from wsss.stages.crf import optional_crf
-from wsss.stages.predictor import load_predictor
+from wsss.refine.crf_config import optional_crf
+from wsss.shards import WINDOW
 
 
 class _Photo(NamedTuple):
@@ -65,8 +66,11 @@ class EncodedPredictor:
         cells = [None] * len(rows) if tags is None else list(tags)
         pairs = enumerate(zip(rows, cells, strict=True))
         read = [self._read(number, *pair) for number, pair in pairs]
-        windows = (read[start : start + WINDOW] for start in range(0, len(read), WINDOW))
-        return [mask for window in windows for mask in self._predict(window)]
+        masks: list[bytes] = []
+        for start in range(0, len(read), WINDOW):
+            masks += self._predict(read[start : start + WINDOW])
+            give_back_freed_memory()
+        return masks
 
     def _read(self, number: int, data: bytes, cell: Any) -> _Photo:
         image = decode_image(data, f"row {number}")

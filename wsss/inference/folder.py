@@ -18,13 +18,12 @@ from wsss.config.schema import Compute, Predict, PredictionCrf
 from wsss.engine.device import pick_device, place
 from wsss.inference.masks import Found, Masked, MaskJob, make_mask
 from wsss.inference.photos import Failure, Photo, Source, photo_windows
-from wsss.inference.prediction import predict_window
+from wsss.inference.prediction import Predictor, predict_window
 from wsss.inference.tags import Tags
 from wsss.parallel import ordered_map
 from wsss.pictures.legend import with_legend
 from wsss.pictures.overlay import overlay_mask
-from wsss.stages.crf import optional_crf
-from wsss.stages.predictor import Predictor
+from wsss.refine.crf_config import optional_crf
 
 COLUMNS = (
     *("image", "mask", "class", "id", "pixels", "share"),

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
+from torch.utils.data import Dataset
 
 from wsss.data.manifest import Item, Manifest
-from wsss.engine.memory import give_back_freed_memory
-from wsss.inference.progress import WINDOW
 from wsss.inference.scales import aligned
-from wsss.interrupt import leave_to_parent
+from wsss.inference.windowed import windowed
 
 
 class ImageDataset(Dataset[np.ndarray]):
@@ -37,28 +33,11 @@ def windows(
     manifest: Manifest, items: Sequence[Item], workers: int, title: str
 ) -> Iterator[tuple[list[Item], list[np.ndarray]]]:
     """Yield consecutive windows of items with their images, read ahead by ``workers``."""
-    loader: DataLoader[Any] = DataLoader(
-        ImageDataset(manifest, items),
-        batch_size=None,
-        num_workers=workers,
-        collate_fn=_as_is,
-        worker_init_fn=leave_to_parent,
-    )
-    held: list[Item] = []
-    images: list[np.ndarray] = []
-    for item, image in zip(items, tqdm(loader, desc=title, disable=None), strict=True):
-        held.append(item)
-        images.append(image)
-        if len(held) == WINDOW:
-            yield held, images
-            held, images = [], []
-            give_back_freed_memory()
-    if held:
-        yield held, images
-
-
-def _as_is(image: Any) -> Any:
-    return image
+    start = 0
+    for images in windowed(ImageDataset(manifest, items), workers, title):
+        stop = start + len(images)
+        yield list(items[start:stop]), images
+        start = stop
 
 
 def batches_by_size(images: Sequence[np.ndarray], batch: int) -> Iterator[tuple[list[int], Tensor]]:

@@ -7,16 +7,15 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
+from torch.utils.data import Dataset
 
 from wsss.data.images import FileError, decode_image, read_bytes
 from wsss.errors import UserError
-from wsss.inference.progress import WINDOW
+from wsss.inference.windowed import windowed
 
 # What is taken from a folder; a file that is named is read whatever it is called.
 SUFFIXES = frozenset(
@@ -151,7 +150,7 @@ def bounded(image: np.ndarray, longest_side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(image).resize(small, Image.Resampling.BILINEAR))
 
 
-class _Photos(Dataset[Any]):
+class _Photos(Dataset[Photo | Failure]):
     """The files as the loader's workers read them."""
 
     def __init__(self, sources: Sequence[Source], longest_side: int) -> None:
@@ -165,8 +164,8 @@ class _Photos(Dataset[Any]):
         return read_photo(self.sources[index], self.longest_side)
 
 
-def _as_is(item: Any) -> Any:
-    return item
+def _readable(item: Photo | Failure) -> bool:
+    return isinstance(item, Photo)
 
 
 def photo_windows(
@@ -176,18 +175,7 @@ def photo_windows(
 
     Windows are those of the prediction stage, so that the same images share batches.
     """
-    loader: DataLoader[Any] = DataLoader(
-        _Photos(sources, longest_side), batch_size=None, num_workers=workers, collate_fn=_as_is
-    )
-    photos: list[Photo] = []
-    failures: list[Failure] = []
-    for item in tqdm(loader, desc="predict", disable=None):
-        if isinstance(item, Failure):
-            failures.append(item)
-            continue
-        photos.append(item)
-        if len(photos) == WINDOW:
-            yield photos, failures
-            photos, failures = [], []
-    if photos or failures:
-        yield photos, failures
+    dataset = _Photos(sources, longest_side)
+    for held in windowed(dataset, workers, "predict", _readable):
+        photos = [item for item in held if isinstance(item, Photo)]
+        yield photos, [item for item in held if isinstance(item, Failure)]

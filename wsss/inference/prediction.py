@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from wsss.config.schema import Compute, Predict
+from wsss.config.schema import Combine, Compute, Predict
 from wsss.engine.device import autocast
+from wsss.errors import UserError
+from wsss.grids import grid_of
 from wsss.inference.images import batches_by_size
-from wsss.inference.scales import grid_of
 from wsss.inference.segmentation import multi_scale_scores
 from wsss.refine.resize import resize_bilinear
 
@@ -23,21 +24,21 @@ PRESENT = 1e-3
 class Predictor(NamedTuple):
     """A network that predicts masks.
 
-    ``module`` is what to place on a device. ``maps`` turns (B, 3, H, W) images in [0, 1] into
-    (B, C + 1, h, w) maps: logits, or, if not ``logits``, class scores that are averaged as they
-    come. Image sizes are rounded to ``multiple``, the output stride.
+    ``module`` is what to place on a device. ``logits`` turns (B, 3, H, W) images in [0, 1] into
+    (B, C + 1, h, w) logits; None: it has class scores alone. ``scores``, if there, gives what is
+    averaged instead of their softmax. Image sizes are rounded to ``multiple``, the output stride.
     """
 
     module: nn.Module
-    maps: Callable[[Tensor], Tensor]
+    logits: Callable[[Tensor], Tensor] | None
     multiple: int
-    logits: bool = True
+    scores: Callable[[Tensor], Tensor] | None = None
 
 
 class Prediction(NamedTuple):
     """One image.
 
-    ``scores`` (K, h, w) float32: mean scores over all passes of the K ``classes``
+    ``scores`` (K, h, w) float32: scores of all passes combined, of the K ``classes``
     (ids 0..C) that reach :data:`PRESENT` anywhere; ``size`` the image's (H, W); ``single`` the
     (H, W) uint8 mask of scale 1 alone.
     """
@@ -62,25 +63,41 @@ def predict_window(
         predictor: its module is on ``device``.
         images: (H, W, 3) uint8 each; neighbours of one size share a batch, so the same window
             gives the same bytes.
-        config: scales, flip, batch and the stride of the result.
+        config: scales, flip, how they are combined, batch and the stride of the result.
         compute: precision.
         device: where the network is.
 
     Returns:
-        One prediction an image, in order. Raises UserError if 1 is not among the scales.
+        One prediction an image, in order.
+
+    Raises:
+        UserError: 1 is not among the scales, or logits are to be combined that there are not.
     """
+    maps, logits = _maps(predictor, config.combine)
     results: dict[int, Prediction] = {}
     for indices, batch in batches_by_size(images, config.batch):
         size = (batch.shape[2], batch.shape[3])
         grid = grid_of(size, config.stride)
         with autocast(compute, device):
             found = multi_scale_scores(
-                *(predictor.maps, batch.to(device), config.scales, config.flip, grid),
-                *(predictor.multiple, predictor.logits),
+                *(maps, batch.to(device), config.scales, config.flip, grid),
+                *(predictor.multiple, logits, config.combine),
             )
-        means, alone = found.mean.cpu().numpy(), found.single.cpu().numpy()
-        for index, mean, single in zip(indices, means, alone, strict=True):
-            kept = [int(k) for k in np.flatnonzero(mean.max((1, 2)) > PRESENT)]
+        all_, alone = found.combined.cpu().numpy(), found.single.cpu().numpy()
+        for index, combined, single in zip(indices, all_, alone, strict=True):
+            kept = [int(k) for k in np.flatnonzero(combined.max((1, 2)) > PRESENT)]
             label = resize_bilinear(single, size).argmax(0).astype(np.uint8)
-            results[index] = Prediction(mean[kept], kept, size, label)
+            results[index] = Prediction(combined[kept], kept, size, label)
     return [results[index] for index in range(len(images))]
+
+
+def _maps(predictor: Predictor, combine: Combine) -> tuple[Callable[[Tensor], Tensor], bool]:
+    """What is combined, and whether it is logits: class scores are averaged where there are any."""
+    if combine == "mean" and predictor.scores is not None:
+        return predictor.scores, False
+    if predictor.logits is None:
+        raise UserError(
+            "predict.combine is 'max_logits', but this network gives class scores that are no "
+            "softmax of logits: set it to mean"
+        )
+    return predictor.logits, True

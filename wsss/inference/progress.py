@@ -24,13 +24,9 @@ from wsss.atomic import together
 from wsss.context import Context
 from wsss.data.manifest import Item
 from wsss.jobstate import held, state_folder
+from wsss.shards import WINDOW
 
 log = logging.getLogger(__name__)
-
-# Images are batched by size inside windows of this many. Shards are cut and interrupted jobs
-# continue at multiples of it, so that every image meets the same batch, and its result the same
-# bytes, however many shards run and however often they were interrupted.
-WINDOW = 64
 
 # A store class of wsss.artifacts: a context manager with `add(id, *entry)`.
 Writer = Callable[[Path], Any]

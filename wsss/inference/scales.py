@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from wsss.inference.progress import WINDOW
 
 
 def aligned(length: int, scale: float, multiple: int) -> int:
@@ -19,11 +17,6 @@ def aligned(length: int, scale: float, multiple: int) -> int:
     return max(1, round(length * scale / multiple)) * multiple
 
 
-def grid_of(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    """Return the (h, w) of a map at ``stride`` of an image of ``size`` (H, W), rounded up."""
-    return -(-size[0] // stride), -(-size[1] // stride)
-
-
 def multi_scale(
     network: Callable[[Tensor], Tensor],
     images: Tensor,
@@ -31,6 +24,7 @@ def multi_scale(
     flip: bool,
     grid: tuple[int, int],
     multiple: int,
+    antialias: bool = True,
 ) -> Iterator[Tensor]:
     """Yield the maps of each pass, resized to ``grid`` and flipped back.
 
@@ -41,6 +35,7 @@ def multi_scale(
         flip: also run the mirrored images; the pass follows its unflipped twin.
         grid: (h, w) of the result.
         multiple: output stride that scaled sizes are rounded to.
+        antialias: of images made smaller.
 
     Yields:
         (B, K, h, w) float32, one a pass.
@@ -48,9 +43,8 @@ def multi_scale(
     height, width = images.shape[2:]
     for scale in scales:
         size = (aligned(height, scale, multiple), aligned(width, scale, multiple))
-        scaled = F.interpolate(
-            images, size, mode="bilinear", align_corners=False, antialias=scale < 1
-        )
+        smooth = antialias and scale < 1
+        scaled = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=smooth)
         batch = torch.cat([scaled, scaled.flip(3)]) if flip else scaled
         maps = network(batch).float()
         passes = maps.chunk(2) if flip else (maps,)
@@ -59,8 +53,11 @@ def multi_scale(
             yield F.interpolate(unflipped, grid, mode="bilinear", align_corners=False)
 
 
-def shard_bounds(count: int, shard: int, shards: int, window: int = WINDOW) -> tuple[int, int]:
-    """Return the [start, stop) of one shard: whole windows, contiguous, together everything."""
-    windows = -(-count // window)
-    start, stop = windows * shard // shards, windows * (shard + 1) // shards
-    return min(count, start * window), min(count, stop * window)
+def by_scale(
+    passes: Iterable[Tensor], flip: bool, combine: Callable[[Tensor, Tensor], Tensor]
+) -> Iterator[Tensor]:
+    """Yield one map a scale: of :func:`multi_scale`'s passes, each combined with its mirrored twin
+    if there is one."""
+    rest = iter(passes)
+    for maps in rest:
+        yield combine(maps, next(rest)) if flip else maps

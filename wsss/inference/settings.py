@@ -20,6 +20,7 @@ from wsss.config import Config
 from wsss.config.resolve import VARIANTS, lay_over, overlay, read_yaml, validate_section
 from wsss.config.schema import Backbone, Classify, Compute, Method, Predict, PredictionCrf, Segment
 from wsss.errors import UserError
+from wsss.inference.implied import completed
 
 # What the stage that trained a predicting network wrote of its configuration.
 _SECTIONS: dict[str, dict[str, Any]] = {
@@ -56,7 +57,8 @@ def trained(weights: Path) -> Trained:
     """Read the network's description from the metadata of ``weights``.
 
     Raises UserError: no such file, not written by a training stage, a network that predicts no
-    masks, or written for another version of the configuration.
+    masks, or written for another version of the configuration. Keys that are younger than the
+    weights have the value of :mod:`wsss.inference.implied`.
     """
     meta = weights_meta(weights)
     stage, params, classes = (meta.get(key) for key in ("stage", "params", "classes"))
@@ -73,7 +75,9 @@ def trained(weights: Path) -> Trained:
     if stage == "classify":
         _refuse_mute(params, weights)
     sections = {
-        name: validate_section(model, name, params.get(name), f"{weights} (metadata)")
+        name: validate_section(
+            model, name, completed(name, params.get(name)), f"{weights} (metadata)"
+        )
         for name, model in _SECTIONS[stage].items()
     }
     road = "single-stage" if stage == "classify" else params.get("road", "two-stage")
@@ -106,7 +110,7 @@ def inference(
         raw: dict[str, Any] = {}
         for path in params:
             raw = overlay(raw, read_yaml(path))
-        return _from_raw(raw, variant, " + ".join(map(str, params)))
+        return _from_raw(raw, variant, " + ".join(map(str, params)), recorded=False)
     if variant is not None:
         raise UserError("--variant names an overlay of --params: give both, or --weights alone")
     if isinstance(meta.get("inference"), Mapping):
@@ -114,7 +118,7 @@ def inference(
     left = _left_by_workflow(weights)
     if left is not None:
         return left
-    plain = Predict(scales=[1.0], flip=False, batch=1, stride=1)
+    plain = Predict(scales=[1.0], flip=False, combine="mean", batch=1, stride=1)
     return Inference(plain, None, PLAIN)
 
 
@@ -132,8 +136,13 @@ def _left_by_workflow(weights: Path) -> Inference | None:
     return None
 
 
-def _from_raw(raw: Mapping[str, Any], variant: str | None, origin: str) -> Inference:
-    """Validate the two sections alone: the rest may speak of data that is not here."""
+def _from_raw(
+    raw: Mapping[str, Any], variant: str | None, origin: str, recorded: bool = True
+) -> Inference:
+    """Validate the two sections alone: the rest may speak of data that is not here.
+
+    What was ``recorded`` may be older than some keys; what a user hands over states all of them.
+    """
     if variant is not None:
         variants = raw.get(VARIANTS) or {}
         if variant not in variants:
@@ -141,7 +150,9 @@ def _from_raw(raw: Mapping[str, Any], variant: str | None, origin: str) -> Infer
                 f"{origin}: unknown variant {variant!r}: defined are {', '.join(sorted(variants))}"
             )
         raw = overlay(raw, lay_over(variants, variant, origin))
-    predict = validate_section(Predict, "predict", raw.get("predict"), origin)
-    return Inference(
-        predict, validate_section(PredictionCrf, "crf", raw.get("crf"), origin), origin
-    )
+    sections = {name: raw.get(name) for name in ("predict", "crf")}
+    if recorded:
+        sections = {name: completed(name, section) for name, section in sections.items()}
+    predict = validate_section(Predict, "predict", sections["predict"], origin)
+    crf = validate_section(PredictionCrf, "crf", sections["crf"], origin)
+    return Inference(predict, crf, origin)

@@ -44,8 +44,9 @@ def pair_sizes(pairs: PairMasks) -> dict[str, float]:
     return {name: float(mask.sum()) for name, mask in pairs._asdict().items()}
 
 
-def affinity_loss(values: Tensor, pairs: PairMasks, sizes: Mapping[str, float]) -> Tensor:
-    """1/4 background + 1/4 foreground + 1/2 negative (equations 6 to 9).
+def pair_loss(values: Tensor, pairs: PairMasks, sizes: Mapping[str, float]) -> Tensor:
+    """1/4 background + 1/4 foreground + 1/2 negative (equations 6 to 9; in IRNet, Ahn et al., CVPR
+    2019, equation 3, of the affinities between boundaries).
 
     The first two are the mean of -log a, the last of -log(1 - a), over all such pairs of the
     batch. A term without pairs is 0.
@@ -67,7 +68,10 @@ def affinity_loss(values: Tensor, pairs: PairMasks, sizes: Mapping[str, float]) 
 
 
 def masked_mean(values: Tensor, mask: Tensor, size: float) -> Tensor:
-    """Divide the sum of the values under a mask by ``size``, the entries of the whole batch."""
+    """Divide the sum of the values under a mask by ``size``, the entries of the whole batch.
+
+    ``mask`` is bool, of the shape of ``values``; the result a scalar, 0 where ``size`` is.
+    """
     # where and not a product: an infinity under the mask must not become a NaN.
     return torch.where(mask, values, 0).sum() / (size + EPSILON)
 

@@ -15,10 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.models.dropout import keyed_uniform
+from wsss.randomness import keyed_uniform
 
-# The 5 x 5 kernel's left half, by rows; the right half is its mirrored negative (official code).
-_ROWS = ((2.0, 1.0), (3.0, 2.0), (4.0, 3.0), (3.0, 2.0), (2.0, 1.0))
 # Random layers of the two draws, apart from those of dropout.
 _INSIDE, _OUTSIDE = 2001, 2002
 
@@ -30,8 +28,9 @@ class BoundaryContrast:
     Attributes:
         step: pixels from the boundary to the points on either side.
         points: drawn a side, image and class.
-        least: fewer points on a side than this, and the class is left out. The official code
-            needs one more than ``points``, so that small objects never count.
+        least: fewer valid points on a side than this, before ``points`` of them are drawn, and
+            the class is left out. The official code needs 129, one more than it draws, so that
+            small objects never count.
         share: of the largest gradient that a boundary pixel has at least.
         sharpness: factor on the logits before the softmax.
         literal: the official code's arithmetic, which steps along the boundary: where the
@@ -72,9 +71,14 @@ class Points(NamedTuple):
 
 
 def sobel_kernels(like: Tensor) -> Tensor:
-    """Return (2, 1, 5, 5): responses are left minus right and top minus bottom."""
-    left = like.new_tensor(_ROWS)
-    across = torch.cat([left, torch.zeros_like(left[:, :1]), -left.flip(1)], dim=1)
+    """Return (2, 1, 5, 5): responses are left minus right and top minus bottom.
+
+    Rows of the first one are (2, 1, 0, -1, -2), (3, 2, 0, -2, -3), (4, 3, 0, -3, -4) and mirrored
+    (official code): 2 + column - row, as distances from the middle. Computed, because the host
+    would wait for numbers of its own to reach the device.
+    """
+    line = torch.arange(-2, 3, device=like.device, dtype=like.dtype)
+    across = -line.sign() * (2 + line.abs() - line.abs()[:, None])
     return torch.stack([across, across.T])[:, None]
 
 
@@ -230,6 +234,7 @@ def boundary_contrast(
     keys: Tensor,
     how: BoundaryContrast = DEFAULT,
     aligned: bool = False,
+    most: int | None = None,
 ) -> Tensor:
     """Sum of :func:`group_contrast` over images and their classes.
 
@@ -241,14 +246,18 @@ def boundary_contrast(
         keys: (B,) int64; the draw of points is a function of them.
         how: constants.
         aligned: see :func:`sample_features`.
+        most: no image has more classes, as the host knows: so many are searched in each, present
+            ones first. None: all.
 
     Returns:
         A scalar; the official code divides it by B.
     """
     height, width = size = (logits.shape[2], logits.shape[3])
-    count, classes = labels.shape
+    count, classes = len(labels), min(labels.shape[1], most or labels.shape[1])
+    present, chosen = labels.topk(classes, dim=1)
     with torch.no_grad():
         sharp = (how.sharpness * logits).softmax(1)[:, 1:]
+        sharp = sharp.gather(1, chosen[:, :, None, None].expand(-1, -1, height, width))
         sides = find_sides(sharp, how)
         drawn = [
             draw_points(
@@ -266,8 +275,9 @@ def boundary_contrast(
     with torch.no_grad():
         codes = [_labels_at(points, targets, count, size) for points in drawn]
         same = codes[1] @ codes[0].mT
-        enough = torch.stack([p.valid.sum(1) >= how.least for p in drawn]).all(0)
-        active = enough & (labels.flatten() > 0)
+        # All valid points count, not the drawn ones: there may be more than are drawn.
+        enough = (sides.valid.sum((-2, -1)) >= how.least).all(0).flatten()
+        active = enough & (present.flatten() > 0)
     values = group_contrast(outer, inner, same, drawn[1].valid, drawn[0].valid)
     return torch.where(active, values, 0).sum()
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.losses.precision import full_precision
+from wsss.precision import full_precision
 
 # Added to sums of exponentials and to the number of positives, as in the official code.
 EPSILON = 1e-4

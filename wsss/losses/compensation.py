@@ -12,8 +12,8 @@ from torch import Tensor
 
 from wsss.losses.equivariance import hardest
 from wsss.losses.normalisation import max_norm, strongest_class
-from wsss.losses.precision import full_precision
 from wsss.losses.prototypes import Selection
+from wsss.precision import full_precision
 
 
 def compensate(

@@ -6,11 +6,9 @@ Two thresholds as in Ru et al., "Learning Affinity from Attention" (AFA), CVPR 2
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.data.transforms import IGNORE
-from wsss.distributed.collectives import total
+from wsss.labels import IGNORE
 from wsss.losses.normalisation import peak_norm
 
 
@@ -32,21 +30,3 @@ def confident_masks(maps: Tensor, high: float, low: float, valid: Tensor) -> Ten
     score, best = maps.detach().max(1)
     masks = torch.where(score > high, best + 1, torch.where(score < low, 0, IGNORE))
     return torch.where(valid, masks, IGNORE)
-
-
-def balanced_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
-    """Half the mean over background and half the mean over foreground, as
-    :func:`wsss.losses.segmentation.mean_of_groups`, but counted on the device. Means are over
-    the cells of the global batch.
-
-    Args:
-        logits: (B, K, h, w).
-        masks: (B, h, w) int64; 255 is ignored.
-
-    Returns:
-        Scalar; a part without cells is 0.
-    """
-    values = F.cross_entropy(logits.float(), masks, ignore_index=IGNORE, reduction="none")
-    parts = [masks == 0, (masks != 0) & (masks != IGNORE)]
-    means = [total(torch.where(p, values, 0).sum()) / total(p.sum()).clamp(min=1) for p in parts]
-    return torch.stack(means).mean()

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from wsss.data.transforms import IGNORE
-from wsss.losses.precision import full_precision
+from wsss.labels import IGNORE
+from wsss.precision import full_precision
 
 # Kernel entries that exist at once: 64 MiB of float32.
 ENTRIES = 1 << 24

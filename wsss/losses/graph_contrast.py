@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss.losses.info_nce import info_nce
-from wsss.losses.precision import full_precision
+from wsss.precision import full_precision
 
 
 def graph_contrast(

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from wsss.losses.info_nce import info_nce
-from wsss.losses.precision import full_precision
 from wsss.losses.spherical_kmeans import Groups, membership, set_means
+from wsss.precision import full_precision
 
 
 class Sets(NamedTuple):
@@ -70,20 +70,24 @@ def largest_sets(masks: Tensor, classes: int, most: int) -> Sets:
 
 
 @torch.no_grad()
-def choose_anchors(features: Tensor, sets: Sets, count: int, uniform: Tensor) -> Anchors:
-    """Choose cells of each set: half the least like the set's mean, half at random, none twice.
+def choose_anchors(
+    features: Tensor, sets: Sets, count: int, uniform: Tensor, hard_share: float = 0.5
+) -> Anchors:
+    """Choose cells of each set: the least like the set's mean, the rest at random, none twice.
 
     Args:
         features: (B, P, D) of length 1.
-        count: A, cells a set; an odd one is random.
+        count: A, cells a set.
         uniform: (B, P) random numbers in [0, 1).
+        hard_share: of the cells, those least like the mean, rounded down.
     """
     member = membership(sets.slots, sets.classes.shape[1])
     with full_precision(features):
         cells = features.float()
         likeness = torch.einsum("bpd,bmd->bmp", cells, set_means(cells, member))
     number = features.shape[1]
-    hard, rest = min(count // 2, number), min(count - count // 2, number)
+    wanted = int(count * hard_share)
+    hard, rest = min(wanted, number), min(count - wanted, number)
     hardest = likeness.masked_fill(~member, torch.inf).topk(hard, 2, largest=False)
     picked = torch.zeros_like(member).scatter(2, hardest.indices, True)
     drawn = uniform[:, None].masked_fill(~member | picked, -1.0).topk(rest, 2)

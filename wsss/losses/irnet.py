@@ -1,41 +1,24 @@
-"""The losses of IRNet: boundaries from affinities, displacements to the centre of an instance.
+"""The loss of IRNet's displacements to the centre of an instance.
 
 Source: Ahn et al., "Weakly Supervised Learning of Instance Segmentation with Inter-pixel
 Relations", CVPR 2019, section 4; constants and normalisation as in the published code.
 
 Deviation: the published code leaves out pairs whose first cell is within radius - 1 of the
 left, right or bottom border; here every pair inside the grid counts, so that any grid works.
+
+That of its boundaries is :func:`wsss.losses.affinity.pair_loss`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
 
-from wsss.losses.affinity import EPSILON, masked_mean
+from wsss.constants import constant
+from wsss.losses.affinity import EPSILON
 from wsss.refine.affinity_labels import PairMasks
 from wsss.refine.pairs import Offset, overlap
-
-
-def boundary_loss(affinities: Tensor, pairs: PairMasks, sizes: Mapping[str, float]) -> Tensor:
-    """(background / 2 + foreground / 2 + negative) / 2 (equation 3).
-
-    Args:
-        affinities: (B, P, h, w) of :func:`wsss.refine.paths.boundary_affinity`.
-        pairs: masks of :func:`wsss.refine.affinity_labels.pair_masks`.
-        sizes: :func:`wsss.losses.affinity.pair_sizes` of the whole batch.
-
-    Returns:
-        Scalar; a term without pairs is 0.
-    """
-    attract = -torch.log(affinities + EPSILON)
-    repel = -torch.log(1 + EPSILON - affinities)
-    background = masked_mean(attract, pairs.background, sizes["background"])
-    foreground = masked_mean(attract, pairs.foreground, sizes["foreground"])
-    negative = masked_mean(repel, pairs.negative, sizes["negative"])
-    return (background / 2 + foreground / 2 + negative) / 2
 
 
 def displacement_loss(
@@ -60,11 +43,11 @@ def displacement_loss(
     """
     height, width = displacement.shape[-2:]
     foreground = background = displacement.new_zeros(())
+    targets = constant(tuple(offsets), displacement)[..., None, None]
     for index, offset in enumerate(offsets):
         here, there = overlap(offset, height, width)
         difference = displacement[..., *here] - displacement[..., *there]
-        target = difference.new_tensor(offset)[:, None, None]
-        apart = (difference - target).abs().sum(1)
+        apart = (difference - targets[index]).abs().sum(1)
         equal = difference.abs().sum(1)
         foreground = foreground + (apart * pairs.foreground[:, index, *here]).sum()
         background = background + (equal * pairs.background[:, index, *here]).sum()

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from wsss.losses.normalisation import floor_norm, with_background, with_constant
-from wsss.losses.precision import full_precision
 from wsss.losses.siamese import resize
+from wsss.precision import full_precision
 
 
 class Selection(NamedTuple):

@@ -12,16 +12,18 @@ from torch import Tensor
 from wsss.losses.normalisation import softmax_norm
 
 
-def hardest_mean(values: Tensor, counts: Tensor) -> Tensor:
+def hardest_mean(values: Tensor, counts: Tensor, most: int | None = None) -> Tensor:
     """Mean of each row's largest values, then over rows.
 
     Args:
         values: (B, N).
         counts: (B,) how many of each row; less than 1 counts as 1, more than N as N.
+        most: no count is larger, as the host knows; only so many are put in order.
     """
-    ordered = values.sort(dim=1, descending=True).values
-    counts = counts.long().clamp(1, values.shape[1])
-    taken = torch.arange(values.shape[1], device=values.device) < counts[:, None]
+    most = max(1, min(values.shape[1] if most is None else most, values.shape[1]))
+    ordered = values.topk(most, dim=1).values
+    counts = counts.long().clamp(1, most)
+    taken = torch.arange(most, device=values.device) < counts[:, None]
     return (torch.where(taken, ordered, 0).sum(1) / counts).mean()
 
 
@@ -49,7 +51,7 @@ def refinement_loss(
     target = softmax_norm(plain.detach())
     differences = ((target - softmax_norm(refined)) * channels).abs().flatten(1)
     area = plain.shape[2] * plain.shape[3]
-    positives = labels.sum(1)
     if counted is not None:
-        positives = counted.expand(len(labels))
-    return hardest_mean(differences, (share * area * positives).floor())
+        return hardest_mean(differences, (share * area * counted).floor().expand(len(labels)))
+    most = int(share * area * labels.shape[1])
+    return hardest_mean(differences, (share * area * labels.sum(1)).floor(), most)

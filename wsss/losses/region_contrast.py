@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.data.transforms import IGNORE
-from wsss.losses.precision import full_precision
+from wsss.labels import IGNORE
+from wsss.precision import full_precision
 
 EPSILON = 1e-5
 

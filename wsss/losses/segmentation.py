@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.data.transforms import IGNORE
+from wsss.distributed import collectives
+from wsss.labels import IGNORE
 
 PLAIN, BACKGROUND, FOREGROUND = "ce", "background", "foreground"
 
@@ -103,3 +104,22 @@ def balanced_by_image(logits: Tensor, masks: Tensor) -> Tensor:
         total = torch.where(group, values, 0).sum((1, 2))
         means.append(total / group.sum((1, 2)).clamp(min=1))
     return (torch.stack(means).sum(0) / 2).mean()
+
+
+def balanced_cross_entropy(logits: Tensor, masks: Tensor) -> Tensor:
+    """Half the mean over background and half the mean over foreground, as
+    :func:`mean_of_groups`, but counted on the device. Means are over the cells of the global
+    batch.
+
+    Args:
+        logits: (B, K, h, w).
+        masks: (B, h, w) int64; 255 is ignored.
+
+    Returns:
+        Scalar; a part without cells is 0.
+    """
+    values = F.cross_entropy(logits.float(), masks, ignore_index=IGNORE, reduction="none")
+    parts = [masks == 0, (masks != 0) & (masks != IGNORE)]
+    sums = [collectives.total(torch.where(part, values, 0).sum()) for part in parts]
+    sizes = [collectives.total(part.sum()).clamp(min=1) for part in parts]
+    return torch.stack([s / size for s, size in zip(sums, sizes, strict=True)]).mean()

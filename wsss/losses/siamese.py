@@ -42,7 +42,8 @@ def view_of(
 
 
 def resize(maps: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Bilinear, corners aligned, as everywhere in SEAM's line of code."""
+    """Bring (B, C, h, w) maps to (B, C, *size): bilinear, corners aligned, as everywhere in SEAM's
+    line of code; maps of that size come back as they are."""
     if maps.shape[2:] == size:
         return maps
     return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=True)

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.losses.precision import full_precision
+from wsss.precision import full_precision
 
 
 class Groups(NamedTuple):

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.data.transforms import IGNORE
-from wsss.losses.precision import full_precision
+from wsss.labels import IGNORE
+from wsss.precision import full_precision
 
 
 def cell_labels(cam: Tensor, low: float, high: float, valid: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ def masses_of(
 def _counts(first: Tensor, second: Tensor, valid: Valid | None) -> tuple[Tensor, Tensor]:
     """How many cells each patch has: (..., 1)."""
     if valid is None:
-        return tuple(x.new_tensor([x.shape[-2]]) for x in (first, second))  # type: ignore[return-value]
+        return first.new_full((1,), first.shape[-2]), second.new_full((1,), second.shape[-2])
     return valid[0].sum(-1, keepdim=True), valid[1].sum(-1, keepdim=True)
 
 

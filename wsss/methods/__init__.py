@@ -50,6 +50,12 @@ def check_method(config: Config, where: str) -> None:
         raise UserError(
             f"{where}: cam.maps is {config.cam.maps!r}: method {config.method.name!r} has {kinds}"
         )
+    single = config.road == "single-stage"
+    if single and config.predict.combine == "max_logits" and method.gives_scores():
+        raise UserError(
+            f"{where}: predict.combine is 'max_logits' but scores of method "
+            f"{config.method.name!r} are no softmax of logits: set it to mean"
+        )
     if config.road != "supervised" and config.road not in method.info.roads:
         raise UserError(
             f"{where}: road is {config.road!r} but method {config.method.name!r} goes "

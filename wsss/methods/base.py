@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
@@ -24,6 +24,20 @@ class MethodParams(BaseModel):
 
 
 @dataclass(frozen=True)
+class Configuration:
+    """A paper that a method covers by some of its parameters.
+
+    Attributes:
+        paper: citation.
+        params: what differs from the method's defaults.
+    """
+
+    title: str
+    paper: str
+    params: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class MethodInfo:
     """What a method is and where it comes from.
 
@@ -37,6 +51,7 @@ class MethodInfo:
         deviations: how this implementation differs from the paper or its code.
         terms: what each entry of :attr:`wsss.engine.task.Losses.terms` is, those that only some
             parameters bring included.
+        configurations: other papers it covers, by the names they go by.
     """
 
     title: str
@@ -46,6 +61,14 @@ class MethodInfo:
     expected: dict[str, str] = field(default_factory=dict)
     deviations: tuple[str, ...] = ()
     terms: dict[str, str] = field(default_factory=dict)
+    configurations: dict[str, Configuration] = field(default_factory=dict)
+
+    def paper_of(self, params: Mapping[str, Any]) -> str:
+        """Return the paper that ``params`` are from: a configuration's if they hold its own."""
+        for known in self.configurations.values():
+            if known.params.items() <= params.items():
+                return known.paper
+        return self.paper
 
 
 class Output(NamedTuple):
@@ -91,8 +114,9 @@ class Method(Task):
     def views(self, training: Training, fraction: float) -> ViewRequest | None:  # noqa: ARG002
         """Say which extra views of its images an epoch needs, if any.
 
-        They are cut from the original image, mirrored with the training crop, by the sample's own
-        generator; the crop itself is the same with and without them. The batch then has
+        They are cut from the original image by the sample's own generator, mirrored with the
+        training crop where places matter; the crop itself is the same with and without them. The
+        batch then has
 
         - ``views`` (B, n, 3, S, S) in [0, 1], colours jittered apart;
         - ``host_keys``, the samples' keys as a list of int, for draws that the host must know;
@@ -126,6 +150,10 @@ class Method(Task):
         """
         return divided_by_peak(total)
 
+    def normaliser(self, kind: str | None, count: int) -> Callable[[Tensor], Tensor]:  # noqa: ARG002
+        """Return what brings the sum of ``count`` maps of a kind of seeds to [0, 1]."""
+        return self.normalise_seeds
+
     def segment(self, images: Tensor) -> Tensor:
         """Return (B, C + 1, h, w) segmentation logits, for the single-stage road only."""
         raise NotImplementedError(f"{self.info.title} predicts no masks by itself")
@@ -137,6 +165,11 @@ class Method(Task):
         need not sum to 1: a method may gate classes, or give background a constant.
         """
         return self.segment(images).float().softmax(1)
+
+    @classmethod
+    def gives_scores(cls) -> bool:
+        """Whether :meth:`scores` are its own and no softmax of :meth:`segment`'s logits."""
+        return cls.scores is not Method.scores
 
     def batches(
         self, labels: Tensor, training: Training, seed: int

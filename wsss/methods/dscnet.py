@@ -10,19 +10,22 @@ of Cross-image Contextual Information", arXiv 2405.04913, abstract.
 
 Deviations: this is a reconstruction. No code is published, and the abstract is all that this
 implementation has of the paper, so that beyond the four points above everything is a choice of
-ours, each a parameter:
+ours. Numbers and simple alternatives are parameters; forms of equations (cosines, balanced
+cross-entropy, residual convolutions, which means are taken) are not. The choices:
 
 - Batches are groups of images that share a class, drawn by inverse-root frequency.
-- Pseudo labels: CAMs and graph maps averaged, refined by the colours of the image (PAMR or PAR),
-  two thresholds.
+- Pseudo labels: CAMs, without dropout, and graph maps averaged (``coupling_share``), refined by
+  the colours of the image (PAMR or PAR), two thresholds.
 - PGCL: three spherical k-means groups per class and image; half the anchors are the least typical
-  cells, half random; positives come from other images where there are any.
+  cells (``anchor_hard_share``), half random; positives come from other images where there are any.
 - SGCL: nodes are CAM-weighted means of projected features; edges to the nearest nodes of other
   images and between the classes of one image; two views by dropped edges and features; residual
-  graph convolutions. Nodes are also classified, by a classifier of their own.
-- Coupling: refined nodes look for their class in their image (graph maps); class means of the
-  refined nodes classify images; how pure a class's groups are weighs its node.
-- The classifier on image level sees global averages; the segmentation head is LargeFOV.
+  graph convolutions. Nodes are also classified, by a classifier of their own or by that of the
+  images (``node_classifier``).
+- Coupling: refined nodes look for their class in their image (graph maps, which start at their
+  lowest value: ``graph_stretch``); class means of the refined nodes classify images; how pure a
+  class's groups are weighs its node.
+- The classifier on image level sees global averages; the segmentation head is LargeFOV or ASPP.
 - All resizing has unaligned corners; streams are computed in float32 under mixed precision.
 """
 
@@ -36,13 +39,21 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from wsss.config.schema import Training
+from wsss.config.schema import (
+    BelowOne,
+    Count,
+    Fraction,
+    Natural,
+    NonNegative,
+    Positive,
+    Training,
+)
 from wsss.data.group_sampler import group_batches
 from wsss.data.training import Batch
 from wsss.distributed.collectives import gathered, gathered_fields, mine
 from wsss.engine.task import Losses, Progress
 from wsss.errors import UserError
-from wsss.losses.confident_masks import balanced_cross_entropy, confident_masks, present_peaks
+from wsss.losses.confident_masks import confident_masks, present_peaks
 from wsss.losses.graph_contrast import graph_contrast, node_classification
 from wsss.losses.group_contrast import (
     Queue,
@@ -53,11 +64,12 @@ from wsss.losses.group_contrast import (
     largest_sets,
     purity,
 )
-from wsss.losses.precision import full_precision
+from wsss.losses.segmentation import balanced_cross_entropy
 from wsss.losses.spherical_kmeans import spherical_groups
 from wsss.methods.base import Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
-from wsss.models.dropout import KeyedDropout, keyed_uniform
+from wsss.models.deeplabv3plus import Aspp
+from wsss.models.dropout import KeyedDropout
 from wsss.models.graph import (
     ResidualGcn,
     cosine_maps,
@@ -68,16 +80,15 @@ from wsss.models.graph import (
     propagation,
 )
 from wsss.models.largefov import LargeFov
+from wsss.precision import full_precision
+from wsss.randomness import keyed_uniform
 from wsss.refine.local import DILATIONS, neighbour_weights, refine_locally
 from wsss.refine.pamr import pamr_weights
 
-Count = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
 Span = Annotated[list[Fraction], Field(min_length=2, max_length=2)]
-Weight = Annotated[float, Field(ge=0)]
 # Numbers of keyed draws, far from those of dropout layers.
 _ANCHORS, _VIEWS = 1000, 1001
+_SCALES = {"pamr": 0.1, "par": 0.3}
 
 
 class DscParams(MethodParams):
@@ -93,16 +104,18 @@ class DscParams(MethodParams):
 
     # Pseudo labels
     coupling: bool = True  # graph maps take part
+    coupling_share: Fraction = 0.5  # of the graph maps, beside the CAMs
+    graph_stretch: bool = True  # graph maps less their lowest value
     high: Fraction = 0.55  # AFA; surely a class above
     low: Fraction = 0.25  # AFA: 0.25 to 0.35; surely background below
     refine: Literal["pamr", "par", "none"] = "pamr"
-    refine_iterations: Annotated[int, Field(ge=0)] = 10  # PAMR, PAR
+    refine_iterations: Natural = 10  # PAMR, PAR
     refine_dilations: list[Count] = Field(min_length=1, default=list(DILATIONS))  # PAMR, PAR
-    refine_scale: Positive = 0.1  # PAMR; PAR: 0.3
+    refine_scale: Positive | None = None  # null: of the published code, PAMR 0.1, PAR 0.3
     mask_stride: Count = 2  # px of the crop per cell of the pseudo labels
 
     # Pixel-wise group contrast
-    pixel_weight: Weight = 0.1  # PPC
+    pixel_weight: NonNegative = 0.1  # PPC
     pixel_span: Span = Field(default=[0.1, 1.0])
     pixel_width: Count = 128  # PPC
     pixel_hidden: Count = 256
@@ -111,31 +124,35 @@ class DscParams(MethodParams):
     pixel_iterations: Count = 5
     pixel_least: Count = 8  # cells a group; smaller regions are one group
     pixel_anchors: Count = 64  # per class and image
+    anchor_hard_share: Fraction = 0.5  # of the anchors, the cells least like their class (PPC)
     classes_per_image: Count = 8  # background included; an image's smaller regions are left out
-    queue: Annotated[int, Field(ge=0)] = 0  # centroids a class kept of earlier batches
+    queue: Natural = 0  # centroids a class kept of earlier batches
 
     # Semantic-wise graph contrast
-    graph_weight: Weight = 0.1
+    graph_weight: NonNegative = 0.1
     graph_span: Span = Field(default=[0.1, 1.0])
     graph_width: Count = 256
     graph_layers: Count = 2
     graph_neighbours: Count = 8
     graph_temperature: Positive = 0.1
     edge_temperature: Positive = 0.1
-    together: Weight = 1.0  # weight of the edges between classes of one image
-    edge_drop: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    feature_mask: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    together: NonNegative = 1.0  # weight of the edges between classes of one image
+    edge_drop: BelowOne = 0.2
+    feature_mask: BelowOne = 0.1
     purity: bool = True  # pixel groups weigh the nodes
-    node_weight: Weight = 1.0  # classification of nodes, beside the contrast
-    map_weight: Weight = 1.0  # classification of images by refined class vectors
+    node_weight: NonNegative = 1.0  # classification of nodes, beside the contrast
+    node_classifier: Literal["own", "shared"] = "own"  # shared: that of the images, embedded
+    map_weight: NonNegative = 1.0  # classification of images by refined class vectors
     map_temperature: Positive = 0.1
 
     # Segmentation
-    seg_weight: Weight = 1.0
+    seg_weight: NonNegative = 1.0
     seg_start: Fraction = 0.2
     segmentation: Literal["joint", "separate"] = "joint"  # separate: the backbone learns none of it
+    head: Literal["largefov", "aspp"] = "largefov"
     seg_width: Count = 256
     seg_dilation: Count = 6  # LargeFOV: 12 at output stride 8
+    seg_rates: list[Count] = Field(min_length=1, default=[6, 12, 18])  # ASPP: twice at 8
 
     @model_validator(mode="after")
     def _order(self) -> DscParams:
@@ -203,13 +220,22 @@ class DscNet(Method):
         )
         self.embed = nn.Conv2d(channels, p.graph_width, 1, bias=False)
         self.gcn = ResidualGcn(p.graph_width, p.graph_layers)
-        self.node_classifier = nn.Linear(p.graph_width, num_classes)
-        net = LargeFov(backbone, num_classes + 1, p.seg_width, p.seg_dilation, dropout)
-        self.seg_head = net.head
+        if p.node_classifier == "own":
+            self.node_classifier = nn.Linear(p.graph_width, num_classes)
+        self.seg_head = self._head(num_classes + 1)
         if p.queue:
             shape = (num_classes + 1, p.queue)
             self.register_buffer("queue_vectors", torch.zeros(*shape, p.pixel_width))
             self.register_buffer("queue_valid", torch.zeros(shape, dtype=torch.bool))
+
+    def _head(self, classes: int) -> nn.Module:
+        p = self.params
+        if p.head == "largefov":
+            net = LargeFov(self.backbone, classes, p.seg_width, p.seg_dilation, self.dropout)
+            return net.head
+        channels = self.backbone.channels[-1]
+        pyramid = Aspp(channels, p.seg_width, p.seg_rates, False, self.dropout)
+        return nn.Sequential(pyramid, nn.Conv2d(p.seg_width, classes, 1))
 
     def batches(
         self, labels: Tensor, training: Training, seed: int
@@ -250,7 +276,7 @@ class DscNet(Method):
         """The sum of all terms; each is logged with its weight."""
         p, label = self.params, batch["label"].float()
         found = self(batch["image"])
-        features, cam = found.features, found.cam.float()
+        features, cam = found.features, self._clean(found)
         pixel = p.pixel_weight > 0 and _within(p.pixel_span, progress)
         graph = p.graph_weight > 0 and _within(p.graph_span, progress)
         seg = p.seg_weight > 0 and progress.fraction >= p.seg_start
@@ -269,6 +295,15 @@ class DscNet(Method):
         if seg:
             terms["seg"] = p.seg_weight * self._segmentation(features, soft, batch)
         return Losses(torch.stack(list(terms.values())).sum(), terms)
+
+    def _clean(self, found: Output) -> Tensor:
+        """CAMs (B, C, h, w) float32 of undropped features, which pseudo labels and nodes are made
+        of: without gradient and whatever a step drops."""
+        if not (self.training and self.dropout):
+            return found.cam.detach().float()
+        with torch.no_grad():
+            cam: Tensor = self.classifier(found.features)
+        return cam.float()
 
     def _silent(self, cam: Tensor) -> dict[str, Tensor]:
         """Zeros for the terms that have a weight."""
@@ -289,7 +324,7 @@ class DscNet(Method):
         embedded = self.embed(features).float()
         label, keys = gathered(own), gathered(batch["key"])
         with full_precision(embedded):
-            nodes = gathered(node_features(present_peaks(cam.detach(), own), embedded))
+            nodes = gathered(node_features(present_peaks(cam, own), embedded))
             links = edges(nodes, label, p.graph_neighbours, p.edge_temperature, p.together)
             refined = self.gcn(nodes, propagation(links, label))
         return _Graph(embedded, nodes, links, refined, label, keys)
@@ -297,22 +332,25 @@ class DscNet(Method):
     def _soft_labels(self, cam: Tensor, graph: _Graph | None, batch: Batch) -> Tensor:
         """Refined maps (B, C, h, w) in [0, 1] on the grid of the pseudo labels; no gradient."""
         p, label, images = self.params, batch["label"].float(), batch["image"]
-        maps = present_peaks(cam.detach(), label)
+        maps = present_peaks(cam, label)
         if graph is not None:
             with full_precision(cam):
                 own = mine(graph.refined.detach())
                 found = cosine_maps(graph.embedded.detach(), own).relu()
-            found = found - found.amin((2, 3), keepdim=True)
-            maps = (maps + present_peaks(found, label)) / 2
+            if p.graph_stretch:
+                found = found - found.amin((2, 3), keepdim=True)
+            share = p.coupling_share
+            maps = (1 - share) * maps + share * present_peaks(found, label)
         grid = [-(-length // p.mask_stride) for length in images.shape[2:]]
         maps = _resize(maps, grid)
         if p.refine == "none":
             return maps
         colours = _resize(images.float(), grid, antialias=True)
+        scale = p.refine_scale or _SCALES[p.refine]
         if p.refine == "pamr":
-            weights = pamr_weights(colours, p.refine_dilations, p.refine_scale)
+            weights = pamr_weights(colours, p.refine_dilations, scale)
         else:
-            weights = neighbour_weights(colours, "par", p.refine_dilations, scale=p.refine_scale)
+            weights = neighbour_weights(colours, "par", p.refine_dilations, scale=scale)
         return refine_locally(maps, weights, p.refine_iterations, p.refine_dilations)
 
     def _masks(self, soft: Tensor, grid: Sequence[int], batch: Batch) -> Tensor:
@@ -336,7 +374,9 @@ class DscNet(Method):
             *(p.pixel_groups, p.pixel_iterations, p.pixel_least),
         )
         uniform = keyed_uniform(batch["key"], _ANCHORS, cells.shape[1])
-        anchors = choose_anchors(cells.detach(), sets, p.pixel_anchors, uniform)
+        anchors = choose_anchors(
+            *(cells.detach(), sets, p.pixel_anchors, uniform), p.anchor_hard_share
+        )
         cells, anchors = gathered(cells), gathered_fields(anchors)
         sets, groups = gathered_fields(sets), gathered_fields(groups)
         queue = Queue(self.queue_vectors, self.queue_valid) if p.queue else None
@@ -357,11 +397,20 @@ class DscNet(Method):
             contrast = graph_contrast(one, two, graph.label, weights, p.graph_temperature)
             terms = {"sgcl": p.graph_weight * contrast}
             if p.node_weight:
-                node = node_classification(self.node_classifier(graph.refined), graph.label)
+                node = node_classification(self._classify_nodes(graph.refined), graph.label)
                 terms["node"] = p.graph_weight * p.node_weight * node
             if p.map_weight:
                 terms["cls_graph"] = p.map_weight * self._classify_by_nodes(graph, label)
         return terms
+
+    def _classify_nodes(self, nodes: Tensor) -> Tensor:
+        """Logits (G, C, C) of (G, C, W) nodes: nodes are embedded features, and so is the row of
+        each class where the classifier is that of the images."""
+        if self.params.node_classifier == "own":
+            logits: Tensor = self.node_classifier(nodes)
+            return logits
+        rows = self.classifier.weight.flatten(1) @ self.embed.weight.flatten(1).T
+        return F.linear(nodes, rows)
 
     def _view(self, graph: _Graph, number: int) -> Tensor:
         """Refine the nodes of one stochastic view: (G, C, W)."""

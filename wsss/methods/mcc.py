@@ -17,19 +17,23 @@ Deviations:
 - View 0 and the source of local views are the same crop unmirrored, so that regions and masks
   speak of the same places; the official code mirrors each by itself, which leaves half of the
   flags on the wrong side. ``literal_flips`` does as it does.
-- Padding is excluded from the affinity on the token grid; the official code compares token
-  indices with pixels. ``literal_box`` does as it does.
+- Padding is excluded from the affinity on the token grid: a cell counts if its centre is inside
+  the image, which for edges at multiples of 16 pixels is the box divided by 16. The official code
+  compares token indices with pixels. ``literal_box`` does as it does.
+- Where the official code does otherwise than it means to, the intention is the default;
+  ``literal_flips`` and ``literal_box`` follow its letter.
+- Classifiers start at a truncated normal of deviation 0.02, a choice of ours.
 - The energy sums over all pairs exactly, on a grid of bounded size; the official code filters on
   the permutohedral lattice.
 - Activation maps while training use the backbone's running statistics, where it has any.
-- Segmentation scores are averaged probabilities as in the whole system; the official code takes
-  the maximum of logits over scales. CAM inference sums flips; the official code takes their
-  maximum.
+- Inference combines scales and flips as the configuration says, which is the system's way unless
+  it takes the official code's: ``predict.combine: max_logits``, ``cam.flip_combine: max``.
 - A network without transformer weights carries transformer blocks on a CNN: see
   ``wsss.models.tokens``. Through the CNN's receptive field pixels of masked tokens reach visible
   ones; hidden are tokens.
-- Padding has the mean colour, not black; sizes at inference are multiples of the output stride;
-  losses are computed in float32 under mixed precision.
+- Padding has the mean colour, not black; sizes at inference are multiples of the output stride,
+  and images made smaller there are filtered against aliasing, as in the whole system (while
+  training they are not); losses are computed in float32 under mixed precision.
 - ToCo's official code pools pairs and pixels of the two images of a process; here, as in MCC's,
   each image has its own mean.
 """
@@ -51,16 +55,17 @@ from wsss.config.schema import (
     Natural,
     NonNegative,
     Positive,
+    PositiveFraction,
     Scales,
     Training,
 )
 from wsss.data.distortion import DRAWS, Distortion, distort
 from wsss.data.local_crops import crop_corners, crop_positive, cut
 from wsss.data.training import Batch
-from wsss.data.transforms import IGNORE
 from wsss.data.views import ResizedView
 from wsss.engine.task import Losses, Progress
-from wsss.inference.scales import multi_scale
+from wsss.inference.scales import by_scale, multi_scale
+from wsss.labels import IGNORE
 from wsss.losses.collaborative import (
     coarse_masks,
     collaborative_contrast,
@@ -71,13 +76,14 @@ from wsss.losses.dense_energy import dense_energy
 from wsss.losses.online_masks import two_level_masks
 from wsss.losses.segmentation import balanced_by_image
 from wsss.losses.token_affinity import cell_labels, token_affinity_loss
-from wsss.methods.base import Method, MethodInfo, MethodParams, Output
+from wsss.methods.base import Configuration, Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
-from wsss.models.dropout import KeyedDropout, keyed_uniform
+from wsss.models.dropout import KeyedDropout
 from wsss.models.fov import FovDecoder
 from wsss.models.projector import Projector
 from wsss.models.teacher import follow, teacher_of
 from wsss.models.tokens import Patches, Tokens, token_encoder
+from wsss.randomness import keyed_uniform
 from wsss.refine.local import DILATIONS, neighbour_weights, refine_locally
 
 # Streams of random numbers; far from those of dropout layers, which count from 0.
@@ -136,7 +142,7 @@ class MccParams(MethodParams):
     energy_unit: Positive = 1.0e-7
     energy_rgb: Positive = 15
     energy_xy: Positive = 100
-    energy_scale: Annotated[float, Field(gt=0, le=1)] = 0.5
+    energy_scale: PositiveFraction = 0.5
     energy_cells: Count = 4096  # ours; 50176 is exact for a crop of 448
     par_iterations: Natural = 10
     par_dilations: list[Count] = Field(min_length=1, default=list(DILATIONS))
@@ -176,8 +182,7 @@ class Mcc(Method):
     info = MethodInfo(
         title="MCC",
         paper="Wu et al., Masked Collaborative Contrast for Weakly Supervised Semantic "
-        "Segmentation, WACV 2024; with locals: crops, Ru et al., Token Contrast for "
-        "Weakly-Supervised Semantic Segmentation, CVPR 2023",
+        "Segmentation, WACV 2024",
         status="faithful",
         roads=("single-stage", "two-stage"),
         expected={
@@ -191,7 +196,8 @@ class Mcc(Method):
             "one geometry for input and source of local views; literal_flips for the official",
             "padding is left out on the token grid; literal_box for the official",
             "exact energy on a grid of bounded size",
-            "averaged probabilities at inference, summed flips of CAMs",
+            "inference combines scales and flips as configured; predict.combine: max_logits and "
+            "cam.flip_combine: max for the official",
             "transformer blocks on a CNN where there are no transformer weights",
         ),
         terms={
@@ -202,6 +208,14 @@ class Mcc(Method):
             "ctc": "the same with small crops (ToCo: locals: crops)",
             "seg": "cross-entropy of the decoder against masks made while training",
             "reg": "dense energy of the prediction",
+        },
+        configurations={
+            "toco": Configuration(
+                title="ToCo",
+                paper="Ru et al., Token Contrast for Weakly-Supervised Semantic Segmentation, "
+                "CVPR 2023",
+                params={"locals": "crops", "region_main_start": 1.0},
+            )
         },
     )
     Params = MccParams
@@ -269,18 +283,25 @@ class Mcc(Method):
         p = self.params
         if not p.contrast_weight or fraction <= p.contrast_start:
             return None
-        return ResizedView(training.crop, (p.second_area[0], p.second_area[1]))
+        area = (p.second_area[0], p.second_area[1])
+        return ResizedView(training.crop, area, training.flip)
 
     def losses(self, batch: Batch, progress: Progress, phase: int = 0) -> Losses:  # noqa: ARG002
         """The sum of all terms; each is logged with its weight."""
         p, label, now = self.params, batch["label"].float(), progress.fraction
         look = self._look(batch)
         contrast = p.contrast_weight > 0 and now >= p.contrast_start
-        maps = self._activate(look.image, label)
+        affinity = p.affinity_weight > 0 and now >= p.affinity_start
+        segmentation = p.seg_weight > 0 or p.energy_weight > 0
+        maps = None
+        if contrast or affinity or (segmentation and now > p.seg_start):
+            maps = self._activate(look.image, label)
         views = [look.image]
         if contrast:
             assert look.second is not None  # asked for by `views`
-            views += [look.second, look.source]
+            views.append(look.second)
+            # Of crops and of hidden pixels the images differ: they are embedded there.
+            views += [look.source] if p.locals == "masks" else []
         # One pass embeds all views: it normalises them with the same statistics, too.
         patches = self.encoder.embed(self.backbone, torch.cat(views))
         count = len(label)
@@ -291,14 +312,14 @@ class Mcc(Method):
             "cls": F.multilabel_soft_margin_loss(logits[0], label),
             "cls_aux": F.multilabel_soft_margin_loss(logits[1], label),
         }
-        if p.affinity_weight and now >= p.affinity_start:
+        if affinity and maps:
             terms["aff"] = p.affinity_weight * self._affinity(final, maps.aux, look.valid)
-        if contrast:
+        if contrast and maps:
             regions = maps.main if now > p.region_main_start else maps.aux
-            locals_ = self._locals(look, patches.take(2 * count, 3 * count), regions, batch["key"])
+            locals_ = self._locals(look, patches, regions, batch["key"])
             name = "ctc" if p.locals == "crops" else "mcc"
             terms[name] = p.contrast_weight * self._contrast(globals_.cls, locals_)
-        if p.seg_weight or p.energy_weight:
+        if segmentation:
             terms |= self._segmentation(final, look, maps, label, now)
         return Losses(torch.stack(list(terms.values())).sum(), terms)
 
@@ -346,11 +367,8 @@ class Mcc(Method):
         p, size = self.params, (images.shape[2], images.shape[3])
         stride = self.backbone.reductions[-1]
         with self._still():
-            passes = list(multi_scale(both, images, p.cam_scales, p.cam_flip, size, stride))
-            if p.cam_flip:
-                passes = [
-                    torch.maximum(a, b) for a, b in zip(passes[::2], passes[1::2], strict=True)
-                ]
+            found = multi_scale(both, images, p.cam_scales, p.cam_flip, size, stride, False)
+            passes = by_scale(found, p.cam_flip, torch.maximum)
             total = torch.stack([one.relu() for one in passes]).sum(0)
             maps = _from_lowest(total) * label.repeat(1, 2)[:, :, None, None]
         return _Maps(*maps.chunk(2, 1))
@@ -379,12 +397,15 @@ class Mcc(Method):
         )
 
     def _locals(self, look: _Look, patches: Patches, regions: Tensor, keys: Tensor) -> _Locals:
+        """Local views; ``patches`` are those of all views, the source last if it is one."""
         if self.params.locals == "crops":
             return self._crops(look, regions, keys)
-        return self._masked(look, patches, regions, keys)
+        count = len(keys)
+        return self._masked(look, patches.take(-count, len(patches.tokens)), regions, keys)
 
     def _masked(self, look: _Look, patches: Patches, regions: Tensor, keys: Tensor) -> _Locals:
-        """Passes with hidden keys, or with hidden pixels, all as one batch."""
+        """Passes with hidden keys, or with hidden pixels, all as one batch; of ``patches``, those
+        of the source, the latter read the grid alone."""
         p, grid = self.params, patches.grid
         shape = (p.local_count, -(-grid[0] // p.mask_block), -(-grid[1] // p.mask_block))
         uniform = keyed_uniform(keys, _LOCALS, shape[0] * shape[1] * shape[2])
@@ -418,12 +439,12 @@ class Mcc(Method):
         return _Locals(self._encode(crops).cls, positive)
 
     def _segmentation(
-        self, final: Tensor, look: _Look, maps: _Maps, label: Tensor, now: float
+        self, final: Tensor, look: _Look, maps: _Maps | None, label: Tensor, now: float
     ) -> dict[str, Tensor]:
         """Cross-entropy against masks of the same step, and the energy of the prediction."""
         p, size = self.params, (look.image.shape[2], look.image.shape[3])
         decoded = self.decoder(final).float()
-        if now <= p.seg_start:
+        if maps is None or now <= p.seg_start:
             # In the graph at weight 0: the optimiser counts these steps and decays, as in the
             # official code.
             return {"seg": 0.0 * decoded.mean()}
@@ -443,7 +464,9 @@ class Mcc(Method):
         """Masks (B, H, W) int64: two background levels, each refined by PAR at half the size."""
         p, (height, width) = self.params, look.image.shape[2:]
         half = (height // 2, width // 2)
-        colours = F.interpolate(look.image.float(), half, mode="bilinear", align_corners=False)
+        # The official code refines by an image of whole grey levels, cut off, not rounded.
+        levels = (look.image.float() * 255).floor().clamp(0, 255) / 255
+        colours = F.interpolate(levels, half, mode="bilinear", align_corners=False)
         weights = neighbour_weights(colours, "par", p.par_dilations)
         masks = two_level_masks(
             *(maps, label, p.high, p.low),
@@ -465,7 +488,10 @@ def _from_lowest(maps: Tensor) -> Tensor:
 
 
 def _centres(valid: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Whether the centre of each cell is inside the image: (B, H, W) to (B, h, w) bool."""
+    """Whether the centre of each cell is inside the image: (B, H, W) to (B, h, w) bool.
+
+    The box in pixels divided by the stride, with its edges rounded to the nearest cell.
+    """
     rows, columns = (
         ((torch.arange(n, device=valid.device) + 0.5) * side / n).long()
         for n, side in zip(grid, valid.shape[1:], strict=True)

@@ -40,7 +40,16 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from wsss.config.schema import Training
+from wsss.config.schema import (
+    BelowOne,
+    Count,
+    Fraction,
+    NonNegative,
+    Number,
+    Positive,
+    PositiveFraction,
+    Training,
+)
 from wsss.data.training import Batch
 from wsss.data.transforms import erase
 from wsss.data.views import Views
@@ -49,18 +58,16 @@ from wsss.engine.task import Losses, Progress
 from wsss.losses.image_contrast import image_contrast
 from wsss.losses.normalisation import max_norm, softmax_norm, with_background
 from wsss.losses.pixel_consistency import pixel_consistency
-from wsss.losses.precision import full_precision
 from wsss.losses.ranking import focal, pairwise_ranking
 from wsss.losses.refinement import refinement_loss
 from wsss.losses.regions import Regions, region_matching
 from wsss.losses.transport import Masses, Transport
 from wsss.methods.base import Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
-from wsss.models.dropout import KeyedDropout, keyed_uniform, set_drop_path
+from wsss.models.dropout import KeyedDropout, set_drop_path
+from wsss.precision import full_precision
+from wsss.randomness import keyed_uniform
 from wsss.refine.pcm import pcm
-
-Weight = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
 
 # Of the seven maps p1..p7: those that say which cells are alike (official code).
 _SHALLOW, _MIDDLE, _DEEP = 0, 2, 4
@@ -90,28 +97,28 @@ class MuscleParams(MethodParams):
             Cuturi (NeurIPS 2013) has it.
     """
 
-    focal: Weight = 1.0
-    soft: Weight = 1.0
-    rank: Weight = 1.0
-    er: Weight = 1.0
-    imc: Weight = 1.0
-    pix: Weight = 1.0
-    emd: Weight = 1.0
-    imc_from: Share = 0.25
-    pix_from: Share = 0.5
-    emd_from: Share = 0.75
-    projection: Annotated[int, Field(ge=1)] = 128
-    drop_path: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    erase: Share = 0.5
-    erase_least: Share = 0.02
-    erase_most: Share = 0.2
-    er_share: Share = 0.2
+    focal: NonNegative = 1.0
+    soft: NonNegative = 1.0
+    rank: NonNegative = 1.0
+    er: NonNegative = 1.0
+    imc: NonNegative = 1.0
+    pix: NonNegative = 1.0
+    emd: NonNegative = 1.0
+    imc_from: Fraction = 0.25
+    pix_from: Fraction = 0.5
+    emd_from: Fraction = 0.75
+    projection: Count = 128
+    drop_path: BelowOne = 0.2
+    erase: Fraction = 0.5
+    erase_least: Fraction = 0.02
+    erase_most: Fraction = 0.2
+    er_share: Fraction = 0.2
     er_count: Literal["image", "batch"] = "image"
-    temperature: Annotated[float, Field(gt=0)] = 0.1
-    view: Annotated[float, Field(gt=0, le=1)] = 0.5
+    temperature: Positive = 0.1
+    view: PositiveFraction = 0.5
     background: Literal["complement", "row"] = "complement"
-    epsilon: Annotated[float, Field(ge=0.02)] = 0.1
-    iterations: Annotated[int, Field(ge=1)] = 10
+    epsilon: Annotated[Number, Field(ge=0.02)] = 0.1
+    iterations: Count = 10
     masses: Masses = "raw"
     sinkhorn: Literal["together", "alternate"] = "together"
 
@@ -196,8 +203,9 @@ class Muscle(Method):
         last = taps[-1]
         plain = F.conv2d(last, self.classifier.weight.detach()).float().relu()
         size = last.shape[2:]
+        # ReLU comes after resizing (official code): what is negative takes part in the average.
         guides = [
-            F.interpolate(taps[index].detach().relu(), size, mode="bilinear", align_corners=True)
+            F.interpolate(taps[index].detach(), size, mode="bilinear", align_corners=True).relu()
             for index in (_SHALLOW, _MIDDLE, _DEEP)
         ]
         projected = self.project(torch.cat(guides, dim=1)).float()

@@ -15,10 +15,13 @@ Deviations: those of SEAM, and
 
 - Random cells are drawn by (sample, view, cell), not by a global generator.
 - The projection reads the features after dropout, as the classifier does.
-- Where released code and intention differ, the code is followed, since the published numbers are
-  its: the background prototype is the mean of arbitrary cells (``background_cells: lowest``),
-  prototypes of absent classes are negatives (``absent_negatives: false``), and a cell's own
-  prototype may be among its semi-hard ones (``own_ranked: false``).
+- Where released code and intention differ, the intention is the default elsewhere in this system.
+  Two rules are kept as an exception, since every prototype and with it the published numbers rest
+  on them: the background prototype is the mean of arbitrary cells (``background_cells: lowest`` for
+  what was meant), and prototypes of absent classes are negatives (``absent_negatives: false``).
+  RTC, which takes this contrast over, keeps the same two.
+- A cell's own prototype is none of its negatives; the official code ranks it among them
+  (``own_ranked: true``).
 """
 
 from __future__ import annotations
@@ -29,6 +32,14 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from wsss.config.schema import (
+    BelowOne,
+    Count,
+    Fraction,
+    NonNegative,
+    Positive,
+    PositiveFraction,
+)
 from wsss.data.training import Batch
 from wsss.distributed.collectives import gathered, gathered_fields
 from wsss.losses.prototype_mining import Mining, mined_contrast
@@ -43,9 +54,9 @@ from wsss.losses.prototypes import (
 )
 from wsss.losses.siamese import View
 from wsss.methods.base import MethodInfo, MethodParams
-from wsss.methods.seam import Seam, SeamParams, Share, Weight, Width
+from wsss.methods.seam import Seam, SeamParams
 from wsss.models.backbones import Backbone
-from wsss.models.dropout import keyed_uniform, keys_of_pass
+from wsss.randomness import keyed_uniform, keys_of_pass
 
 # Stream of the random cells, apart from those of dropout.
 _CELLS = 1000
@@ -58,21 +69,21 @@ class PpcParams(SeamParams):
     """
 
     view_size: Annotated[int, Field(ge=16)] = 128  # px of the second view; 2/7 of the crop of 448
-    projection: Width = 128  # channels of the contrasted features
-    temperature: Annotated[float, Field(gt=0)] = 0.1  # of all contrasts
-    background: Share = 0.2  # score of the background in the contrast
-    prototype_share: Share = 0.125  # cells a class, of those of one view's map
-    cross_prototype_weight: Weight = 0.1  # contrast with the other view's prototypes
-    cross_label_weight: Weight = 0.1  # contrast by the other view's labels
-    intra_weight: Weight = 0.1  # contrast within a view
-    negative_first: Annotated[int, Field(ge=1)] = 4  # ranks of the semi-hard prototypes, of 21
-    negative_last: Annotated[int, Field(ge=1)] = 13  # the last of them
-    own_ranked: bool = True  # a cell's own prototype has a rank, too
-    hard_from: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of a class's cells, too hard ones
-    hard_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # the next hardest
-    random_share: Annotated[float, Field(ge=0, le=1)] = 0.5  # random ones beside these
-    background_cells: Literal["constant", "lowest"] = "constant"  # lowest: see the deviations
-    absent_negatives: bool = True  # false: see the deviations
+    projection: Count = 128  # channels of the contrasted features
+    temperature: Positive = 0.1  # of all contrasts
+    background: PositiveFraction = 0.2  # score of the background in the contrast
+    prototype_share: PositiveFraction = 0.125  # cells a class, of those of one view's map
+    cross_prototype_weight: NonNegative = 0.1  # contrast with the other view's prototypes
+    cross_label_weight: NonNegative = 0.1  # contrast by the other view's labels
+    intra_weight: NonNegative = 0.1  # contrast within a view
+    negative_first: Count = 4  # ranks of the semi-hard prototypes, of 21
+    negative_last: Count = 13  # the last of them
+    own_ranked: bool = False  # true: a cell's own prototype has a rank, too (official code)
+    hard_from: BelowOne = 0.1  # of a class's cells, too hard ones
+    hard_share: Fraction = 0.5  # the next hardest
+    random_share: Fraction = 0.5  # random ones beside these
+    background_cells: Literal["constant", "lowest"] = "constant"  # official code; lowest: as meant
+    absent_negatives: bool = True  # official code; false: as meant
 
     @model_validator(mode="after")
     def _ranks(self) -> PpcParams:
@@ -108,6 +119,7 @@ class Ppc(Seam):
             *Seam.info.deviations,
             "random cells by (sample, view, cell)",
             "the projection reads the features after dropout",
+            "a cell's own prototype is none of its negatives; own_ranked: true for the official",
         ),
         terms={
             **Seam.info.terms,

@@ -12,7 +12,8 @@ Supervised Semantic Segmentation", arXiv 2112.05351, abstract.
 
 Deviations: this is a reconstruction. No code is published, and the abstract is all that this
 implementation has of the paper, so that beyond the three points above everything is a choice of
-ours, each a parameter:
+ours. Numbers and simple alternatives are parameters; forms of equations (cosine dissimilarity, L1
+distance, means of unit vectors) are not. The choices:
 
 - SupportNet is an exponential moving average, with the momentum 0.996 that networks of the same
   authors use. It starts as a copy and follows faster in the first steps (``support_ramp``).
@@ -25,20 +26,22 @@ ours, each a parameter:
 - MAM: cosine dissimilarity, weights that sum to 1, L1 distance of maps that are not divided by
   their maximum, on half the batch.
 - RCM starts before MAM; before both, CAMs of an untrained classifier would teach noise.
-- All resizing has unaligned corners.
+- All resizing while training is bilinear, has unaligned corners and no filter against aliasing;
+  at inference images are scaled as in the whole system, with that filter.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 
+from wsss.config.schema import Count, Fraction, NonNegative, Positive, PositiveFraction, Scales
 from wsss.data.training import Batch
 from wsss.distributed.collectives import gathered, mine, total
 from wsss.engine.task import Losses, Progress
@@ -53,12 +56,9 @@ from wsss.losses.region_contrast import (
 )
 from wsss.methods.base import Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
-from wsss.models.dropout import KeyedDropout, keys_of_pass, set_keys
+from wsss.models.dropout import KeyedDropout, set_keys
 from wsss.models.teacher import follow, ramped, teacher_of
-
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Scales = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)]
-Weight = Annotated[float, Field(ge=0)]
+from wsss.randomness import keys_of_pass
 
 
 class PssParams(MethodParams):
@@ -67,24 +67,24 @@ class PssParams(MethodParams):
     ``rcm_weight`` or ``mam_weight`` 0 leaves that module out. Starts are fractions of training.
     """
 
-    width: Annotated[int, Field(ge=1)] = 256  # channels of the contrasted features
+    width: Count = 256  # channels of the contrasted features
     support_momentum: Fraction = 0.996  # of SupportNet, as in other networks of the same authors
     support_ramp: bool = True  # a plain average of the first steps (Tarvainen & Valpola 2017)
     support_scales: Scales = Field(default=[0.5, 1.0, 1.5, 2.0])
     main_scales: Scales = Field(default=[0.5, 1.0, 2.0])
 
-    rcm_weight: Weight = 1.0
+    rcm_weight: NonNegative = 1.0
     rcm_start: Fraction = 0.2
     region_threshold: Fraction = 0.3  # share of a class's maximum; below it is background
-    temperature: Annotated[float, Field(gt=0)] = 0.1
+    temperature: Positive = 0.1
     memory: Fraction | None = 0.9  # momentum of prototypes over batches; null: this batch's alone
     background: bool = True  # background is a region, too; false: foreground cells alone
 
-    mam_weight: Weight = 1.0
+    mam_weight: NonNegative = 1.0
     mam_start: Fraction = 0.4
     mam_weighted: bool = True  # by dissimilarity; false: all scales alike
-    mam_share: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the batch
-    mam_stride: Annotated[int, Field(ge=1)] = 4  # px of the crop per cell that maps are compared at
+    mam_share: PositiveFraction = 0.5  # of the batch
+    mam_stride: Count = 4  # px of the crop per cell that maps are compared at
 
     @field_validator("support_scales")
     @classmethod
@@ -226,9 +226,7 @@ class Pss(Method):
             return images
         multiple = self.backbone.reductions[-1]
         size = [aligned(length, scale, multiple) for length in images.shape[2:]]
-        return F.interpolate(
-            images, size, mode="bilinear", align_corners=False, antialias=scale < 1
-        )
+        return _resize(images, size)
 
     def _look(self, images: Tensor) -> _Support:
         cams, features = [], images

@@ -38,10 +38,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from wsss.config.schema import Count, Fraction, Natural, NonNegative, Positive, PositiveFraction
 from wsss.data.training import Batch
-from wsss.data.transforms import IGNORE
 from wsss.distributed.collectives import gathered
 from wsss.engine.task import Losses, Progress
+from wsss.labels import IGNORE
 from wsss.losses.compensation import compensate, compensation_loss
 from wsss.losses.normalisation import max_norm, rival_maps, with_constant
 from wsss.losses.online_masks import self_supervised_loss, two_level_masks
@@ -65,13 +66,10 @@ from wsss.losses.siamese import (
 )
 from wsss.methods.base import Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
-from wsss.models.dropout import KeyedDropout, keys_of_pass, set_keys
+from wsss.models.dropout import KeyedDropout, set_keys
+from wsss.randomness import keys_of_pass
 from wsss.refine.local import DILATIONS, neighbour_weights, refine_locally
 from wsss.refine.pcm import pcm
-
-Share = Annotated[float, Field(gt=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
-Width = Annotated[int, Field(ge=1)]
 
 
 class RtcParams(MethodParams):
@@ -82,37 +80,37 @@ class RtcParams(MethodParams):
     """
 
     view_size: Annotated[int, Field(ge=16)] = 128  # px of the second view; 2/7 of the crop of 448
-    cam_width: Width = 256  # channels of f
-    deep_width: Width = 128  # of each of conv5 and conv6 in the deep representation
-    shallow_width: Width = 64  # of conv4 in the shallow one
-    decoder_width: Width = 256  # twice that between its two dilated convolutions
-    low_width: Width = 48  # of conv3 in the decoder
-    dilation: Width = 12  # of the decoder, at output stride 8
+    cam_width: Count = 256  # channels of f
+    deep_width: Count = 128  # of each of conv5 and conv6 in the deep representation
+    shallow_width: Count = 64  # of conv4 in the shallow one
+    decoder_width: Count = 256  # twice that between its two dilated convolutions
+    low_width: Count = 48  # of conv3 in the decoder
+    dilation: Count = 12  # of the decoder, at output stride 8
 
-    min_weight: Weight = 1.0
-    min_share: Share = 0.25  # SEAM: lowest pixels
-    er_weight: Weight = 1.0
-    ecr_weight: Weight = 1.0
-    ecr_share: Share = 0.2  # SEAM: entries that differ most
-    nce_weight: Weight = 0.1  # PPC: of each of the three contrasts
-    temperature: Annotated[float, Field(gt=0)] = 0.1  # PPC
-    background: Share = 0.2  # PPC: score of the background in the contrast
-    prototype_share: Share = 0.125  # PPC: cells a class, of those of one view's map
+    min_weight: NonNegative = 1.0
+    min_share: PositiveFraction = 0.25  # SEAM: lowest pixels
+    er_weight: NonNegative = 1.0
+    ecr_weight: NonNegative = 1.0
+    ecr_share: PositiveFraction = 0.2  # SEAM: entries that differ most
+    nce_weight: NonNegative = 0.1  # PPC: of each of the three contrasts
+    temperature: Positive = 0.1  # PPC
+    background: PositiveFraction = 0.2  # PPC: score of the background in the contrast
+    prototype_share: PositiveFraction = 0.125  # PPC: cells a class, of those of one view's map
     background_cells: Literal["constant", "lowest"] = "constant"
     absent_negatives: bool = True
-    com_weight: Weight = 1.0
-    com_share: Share = 0.8
+    com_weight: NonNegative = 1.0
+    com_share: PositiveFraction = 0.8
 
-    seg_weight: Weight = 1.0
-    seg_start: Annotated[float, Field(ge=0, le=1)] = 0.28  # fraction of training: epoch 7 of 25
-    seg_high: Share = 0.55  # background that surely-foreground pixels exceed
-    seg_low: Share = 0.2  # background that surely-background pixels do not reach
-    seg_iterations: Annotated[int, Field(ge=0)] = 10  # VARM
-    seg_dilations: list[Width] = Field(min_length=1, default=list(DILATIONS))
-    seg_contrast: Annotated[float, Field(gt=0)] = 4.0
-    seg_variation: Annotated[float, Field(ge=0)] = 0.01
+    seg_weight: NonNegative = 1.0
+    seg_start: Fraction = 0.28  # fraction of training: epoch 7 of 25
+    seg_high: PositiveFraction = 0.55  # background that surely-foreground pixels exceed
+    seg_low: PositiveFraction = 0.2  # background that surely-background pixels do not reach
+    seg_iterations: Natural = 10  # VARM
+    seg_dilations: list[Count] = Field(min_length=1, default=list(DILATIONS))
+    seg_contrast: Positive = 4.0
+    seg_variation: NonNegative = 0.01
 
-    score_background: Share = 0.17  # at inference
+    score_background: PositiveFraction = 0.17  # at inference
 
 
 class CrossRepresentation(nn.Module):
@@ -289,12 +287,18 @@ class Rtc(Method):
         return refined - refined.amin((2, 3), keepdim=True)
 
     def seeds(self, kind: str | None) -> Callable[[Tensor], Tensor]:
-        """``refined``, ``cam`` (plain) or ``decoder`` (its probabilities, which tags gate)."""
+        """``refined``, ``cam`` (plain) or ``decoder`` (the scores of its prediction)."""
         if kind == "cam":
             return lambda images: self(images).cam.relu()
         if kind == "decoder":
-            return lambda images: self.segment(images).softmax(1)[:, 1:]
+            return lambda images: self.scores(images)[:, 1:]
         return super().seeds(kind)
+
+    def normaliser(self, kind: str | None, count: int) -> Callable[[Tensor], Tensor]:
+        """The decoder's scores are averaged, as in its prediction: they compare with a constant."""
+        if kind == "decoder":
+            return lambda total: total / count
+        return super().normaliser(kind, count)
 
     # Training
 

@@ -33,6 +33,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from wsss.config.schema import Count, NonNegative, PositiveFraction
 from wsss.data.training import Batch
 from wsss.engine.task import Losses, Progress
 from wsss.losses.normalisation import max_norm, rival_maps
@@ -46,12 +47,9 @@ from wsss.losses.siamese import (
 )
 from wsss.methods.base import Method, MethodInfo, MethodParams, Output
 from wsss.models.backbones import Backbone
-from wsss.models.dropout import KeyedDropout, keys_of_pass, set_keys
+from wsss.models.dropout import KeyedDropout, set_keys
+from wsss.randomness import keys_of_pass
 from wsss.refine.pcm import pcm
-
-Share = Annotated[float, Field(gt=0, le=1)]
-Weight = Annotated[float, Field(ge=0)]
-Width = Annotated[int, Field(ge=1)]
 
 
 class SeamParams(MethodParams):
@@ -62,13 +60,13 @@ class SeamParams(MethodParams):
     """
 
     view_size: Annotated[int, Field(ge=16)] = 134  # px of the second view; 0.3 of the crop of 448
-    shallow_width: Width = 64  # of conv4 in the pixel correlation module
-    deep_width: Width = 128  # of conv5
-    min_weight: Weight = 1.0  # adaptive minimum pooling
-    min_share: Share = 0.25  # of the pixels, the lowest
-    er_weight: Weight = 1.0  # equivariant regularisation, equation 6
-    ecr_weight: Weight = 1.0  # equivariant cross regularisation, equation 7
-    ecr_share: Share = 0.2  # of the entries, those that differ most
+    shallow_width: Count = 64  # of conv4 in the pixel correlation module
+    deep_width: Count = 128  # of conv5
+    min_weight: NonNegative = 1.0  # adaptive minimum pooling
+    min_share: PositiveFraction = 0.25  # of the pixels, the lowest
+    er_weight: NonNegative = 1.0  # equivariant regularisation, equation 6
+    ecr_weight: NonNegative = 1.0  # equivariant cross regularisation, equation 7
+    ecr_share: PositiveFraction = 0.2  # of the entries, those that differ most
 
 
 class PixelCorrelation(nn.Module):

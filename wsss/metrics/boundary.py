@@ -23,7 +23,8 @@ import numpy.typing as npt
 from scipy import ndimage
 from scipy.spatial import KDTree
 
-from wsss.metrics.confusion import IGNORE, FloatArray, IntArray, mean
+from wsss.labels import IGNORE
+from wsss.metrics.confusion import FloatArray, IntArray, mean
 
 Mask = npt.NDArray[np.uint8]
 Flags = npt.NDArray[np.bool_]
@@ -84,6 +85,13 @@ def fill_thin_void(gt: Mask, depth: int) -> Mask:
     """Give void in bands at most ``depth`` pixels deep the nearest known class.
 
     Areas with a deeper core stay void as a whole, and so does a mask that is nothing but void.
+
+    Args:
+        gt: (H, W) ids 0..n-1 and 255 for void.
+        depth: in pixels; below 1 nothing changes.
+
+    Returns:
+        (H, W); ``gt`` itself where nothing changes.
     """
     void = gt == IGNORE
     if depth < 1 or not void.any() or void.all():

@@ -109,6 +109,7 @@ class BoxCounts(NamedTuple):
         )
 
     def add(self, other: BoxCounts) -> None:
+        """Count the pairs of ``other``, of the same classes and bins, in place."""
         for mine, theirs in zip(self, other, strict=True):
             mine += theirs
 

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from wsss.errors import UserError
+from wsss.labels import IGNORE
 
-IGNORE = 255
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
@@ -121,7 +121,7 @@ def scores(matrix: IntArray) -> Scores:
 
 
 def mean(values: FloatArray) -> float:
-    """Mean of the values that are not nan; nan if there is none."""
+    """Mean of the values of any shape that are not nan; nan if there is none."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
 

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from wsss.metrics.confusion import IGNORE, IntArray, Scores, check_pair, scores
+from wsss.labels import IGNORE
+from wsss.metrics.confusion import IntArray, Scores, check_pair, scores
 
 ScoreArray = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]

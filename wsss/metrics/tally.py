@@ -15,6 +15,7 @@ from wsss.data.manifest import Item, Manifest
 from wsss.errors import UserError
 from wsss.metrics.boundary import TOLERANCE, Mask, boundary_counts
 from wsss.metrics.confusion import IntArray, confusion, pairs
+from wsss.metrics.stored import require_stored
 from wsss.metrics.sweep import apply_threshold, histogram, thresholds, top_foreground
 from wsss.opened import open_once
 from wsss.parallel import ordered_map
@@ -22,6 +23,8 @@ from wsss.refine.resize import resize_bilinear
 
 # Enough images to make handing them to a process cheap, few enough to even out the processes.
 PART = 32
+# What a store holds: activations of ids 0..C-1, scores of ids 0..C, or label maps.
+Kind = Literal["cams", "scores", "masks"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Job:
 
     manifest: Manifest
     store: Path
-    kind: Literal["cam", "scores", "masks"]
+    kind: Kind
     boundary_tolerance: float = TOLERANCE
     threshold: float | None = None
     bins: int = 0
@@ -61,6 +64,7 @@ class Tally:
         )
 
     def add(self, other: Tally) -> None:
+        """Count the images of ``other``, of the same classes and bins, in place."""
         self.confusion += other.confusion
         self.boundary += other.boundary
         self.histogram += other.histogram
@@ -79,7 +83,7 @@ def count_split(job: Job, items: Sequence[Item], processes: int) -> Tally:
     Raises UserError: the store lacks an image, its size is not that of its mask, it holds an id
     or score that cannot be, or no pixel has a known class.
     """
-    _require(job, items)
+    require_stored(job.store, set(_open(job).ids), items)
     total = Tally.empty(job.n, job.bins)
     parts = [items[start : start + PART] for start in range(0, len(items), PART)]
     # Workers get their items one part at a time, not the whole list with every part.
@@ -90,16 +94,6 @@ def count_split(job: Job, items: Sequence[Item], processes: int) -> Tally:
     if not total.confusion.any() and not total.histogram.any():
         raise UserError(f"the masks of the {len(items)} images hold nothing but 255 (ignore)")
     return total
-
-
-def _require(job: Job, items: Sequence[Item]) -> None:
-    known = set(_open(job).ids)
-    lacking = [item.id for item in items if item.id not in known]
-    if lacking:
-        raise UserError(
-            f"{job.store} lacks {len(lacking)} of the {len(items)} images to score (such as "
-            f"{lacking[0]}): delete it and rerun the stage that makes it"
-        )
 
 
 def _count(job: Job, items: Sequence[Item]) -> Tally:
@@ -136,7 +130,7 @@ def _predict(
 
 def _check_entry(entry: Entry, job: Job, image_id: str) -> None:
     """Refuse maps that an argmax would turn into nonsense without a word."""
-    limit = job.n - 1 if job.kind == "cam" else job.n
+    limit = job.n - 1 if job.kind == "cams" else job.n
     strange = [c for c in entry.classes if not 0 <= c < limit]
     if strange:
         raise UserError(

@@ -45,7 +45,8 @@ class DeepLabV2(nn.Module):
         return self.dense(images).logits
 
     def dense(self, images: Tensor) -> Dense:
-        """Return logits and the backbone's last features, both at the output stride."""
+        """Map (B, 3, H, W) RGB in [0, 1] to logits (B, K, h, w) and the backbone's last features
+        (B, D, h, w), both at the output stride."""
         features = self.backbone(images)[-1]
         logits = torch.stack([layer(features) for layer in self.classifiers]).sum(0)
         return Dense(logits, features, aligned=False)

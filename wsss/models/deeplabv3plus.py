@@ -124,7 +124,8 @@ class DeepLabV3Plus(nn.Module):
         return self.dense(images).logits
 
     def dense(self, images: Tensor) -> Dense:
-        """Return logits and the decoder's last hidden layer, both at stride 4."""
+        """Map (B, 3, H, W) RGB in [0, 1] to logits (B, K, h, w) and the decoder's last hidden layer
+        (B, D, h, w), both at stride 4."""
         size = [-(-length // LOW_STRIDE) for length in images.shape[2:]]
         levels = self.backbone(images)
         low = _resize(self.reduce(levels[self.level]), size)

@@ -8,30 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-_MASK = 0xFFFFFFFF
-
-
-def _mix(value: Tensor) -> Tensor:
-    """Scramble the low 32 bits of int64 values (the finaliser of MurmurHash3)."""
-    value = value & _MASK
-    value = (value ^ (value >> 16)) * 0x85EBCA6B & _MASK
-    value = (value ^ (value >> 13)) * 0xC2B2AE35 & _MASK
-    return value ^ (value >> 16)
-
-
-def keyed_uniform(keys: Tensor, layer: int, count: int) -> Tensor:
-    """Return (B, count) uniform float32 numbers in [0, 1) determined by ``keys`` and ``layer``.
-
-    Args:
-        keys: (B,) int64, one a sample.
-        layer: which random layer asks.
-        count: numbers a sample.
-    """
-    counter = torch.arange(count, device=keys.device, dtype=torch.int64)
-    seed = _mix(_mix(keys) + _mix(keys >> 32) * 31 + layer * 0x9E3779B1)
-    bits = _mix(seed[:, None] + _mix(counter)[None] * 0x2545F491)
-    # 24 bits are exact in float32.
-    return (bits >> 8).float() * (1.0 / (1 << 24))
+from wsss.randomness import keyed_uniform
 
 
 class KeyedDropout(nn.Module):
@@ -106,9 +83,3 @@ def set_keys(module: nn.Module, keys: Tensor) -> None:
     layers = (m for m in module.modules() if isinstance(m, KeyedDropout))
     for number, layer in enumerate(layers):
         layer.keys, layer.layer = keys, number
-
-
-def keys_of_pass(keys: Tensor, number: int) -> Tensor:
-    """Return other (B,) keys for the ``number``-th pass of a batch through a network, so that two
-    views of an image do not drop the same values; number 0 keeps them."""
-    return keys ^ (number * 0x5851F42D)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsss.models.dropout import keyed_uniform
+from wsss.randomness import keyed_uniform
 
 # Odd numbers without pattern, so that pairs of nodes get keys of their own.
 _IMAGE, _CLASS = 0x1E3779B97F4A7C15, 0x3F58476D1CE4E5B9

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from wsss.inference.scales import grid_of
+from wsss.grids import grid_of
 from wsss.models.backbones import Backbone
 
 # Strides in pixels of the output and of the grid where coarse levels meet.

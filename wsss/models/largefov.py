@@ -48,6 +48,7 @@ class LargeFov(nn.Module):
         return self.dense(images).logits
 
     def dense(self, images: Tensor) -> Dense:
-        """Return logits and the second hidden layer, both at the output stride."""
+        """Map (B, 3, H, W) RGB in [0, 1] to logits (B, K, h, w) and the second hidden layer
+        (B, D, h, w), both at the output stride."""
         features = self.head[:-1](self.backbone(images)[-1])
         return Dense(self.head[-1](features), features, aligned=False)

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsss.errors import UserError
@@ -134,7 +135,8 @@ def _as_map(tokens: Tensor, patches: Patches) -> Tensor:
 class VisionTokens(TokenEncoder):
     """The tokens of a timm vision transformer with a class token.
 
-    Its position embedding is frozen; timm resizes it to each image bicubically.
+    Its position embedding is frozen and resized to each image bicubically. Networks with rotary
+    embeddings resize theirs as timm does, with a filter against aliasing.
 
     Raises:
         UserError: the network has no class token.
@@ -161,13 +163,11 @@ class VisionTokens(TokenEncoder):
         """Cut patches and add position embeddings, prefix tokens and what else comes first."""
         vit = self._vit(backbone)
         x = vit.patch_embed(backbone.normalise(images))
-        grid = (x.shape[1], x.shape[2])
-        embedded = vit._pos_embed(x)
-        rope = None
-        if isinstance(embedded, tuple):
-            x, rope = embedded
+        grid, rope = (x.shape[1], x.shape[2]), None
+        if getattr(vit, "rope", None) is not None:
+            x, rope = vit._pos_embed(x)
         else:
-            x = vit.patch_drop(embedded)
+            x = _placed(vit, x)
         return Patches(vit.norm_pre(x), grid, int(vit.num_prefix_tokens), rope)
 
     def blocks(self, backbone: Backbone) -> nn.Module:
@@ -179,6 +179,38 @@ class VisionTokens(TokenEncoder):
         """The network's own."""
         normalised: Tensor = self._vit(backbone).norm(tokens)
         return normalised
+
+
+def _placed(vit: Any, patches: Tensor) -> Tensor:
+    """Put the prefix tokens before (B, h, w, D) patches and add position embeddings.
+
+    As timm's own, but for the resize: plainly bicubic, as the vision transformers of weakly
+    supervised work are used, where timm filters against aliasing.
+    """
+    count, height, width, dim = patches.shape
+    names = ("cls_token", "dist_token", "reg_token")
+    tokens = [t for name in names if (t := getattr(vit, name, None)) is not None]
+    first = [token.expand(count, -1, -1) for token in tokens]
+    # Either all tokens have a position, or patches alone.
+    alone = 0 if vit.no_embed_class else int(vit.num_prefix_tokens)
+    if vit.pos_embed is None:
+        return torch.cat([*first, patches.reshape(count, -1, dim)], 1)
+    places = vit.pos_embed[:, alone:]
+    places = resized_positions(places, tuple(vit.patch_embed.grid_size), (height, width))
+    x = torch.cat([*first, patches.reshape(count, -1, dim)], 1)
+    before = x.shape[1] - places.shape[1]
+    known = vit.pos_embed[:, :alone] if alone else places.new_zeros(1, before, dim)
+    placed: Tensor = vit.pos_drop(x + torch.cat([known, places], 1))
+    return placed
+
+
+def resized_positions(places: Tensor, old: tuple[int, int], new: tuple[int, int]) -> Tensor:
+    """Resize (1, h w, D) position embeddings from a grid to another, bicubically."""
+    if old == new:
+        return places
+    maps = places.float().view(1, *old, -1).permute(0, 3, 1, 2)
+    maps = F.interpolate(maps, new, mode="bicubic", align_corners=False)
+    return maps.flatten(2).transpose(1, 2).to(places.dtype)
 
 
 class HybridTokens(TokenEncoder):

@@ -28,7 +28,6 @@ class Weights(NamedTuple):
     state: dict[str, Tensor]
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
-    source: str
 
 
 def read_file(path: Path, key: str = "backbone.weights") -> dict[str, Tensor]:
@@ -150,4 +149,4 @@ def load_initial(spec: str, blocks_per_stage: list[int] | None) -> Weights:
         state = rename_efficientnet(state, blocks_per_stage)
         if "lite" in path.name:
             mean, std = _LITE_MEAN, _LITE_STD
-    return Weights(state, mean, std, spec)
+    return Weights(state, mean, std)

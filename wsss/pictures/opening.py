@@ -38,5 +38,5 @@ def _threshold(
     """The threshold of the CAMs or of the walk; None if it is yet to be tuned."""
     if configured != "tune":
         return float(configured)
-    tuned = paths.metrics(f"{what}_tune").with_suffix(".json")
+    tuned = paths.report(f"{what}_tune")
     return operating_point("tune", tuned, manifest.data_hash)[0] if tuned.is_file() else None

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from wsss.artifacts import voc_palette
+from wsss.labels import IGNORE
 
-IGNORE = 255
 # VOC draws what is to be ignored in this colour; index 255 of its formula is another.
 IGNORE_COLOUR = (224, 224, 192)
 _PALETTE = np.array(voc_palette(), np.uint8).reshape(256, 3)

@@ -11,13 +11,13 @@ import numpy as np
 
 from wsss.artifacts import ArrayStore, Entry, MaskStore
 from wsss.data.manifest import Item, Manifest
+from wsss.labels import IGNORE
 from wsss.metrics.sweep import apply_threshold, top_foreground
 from wsss.paths import Paths
 from wsss.pictures.overlay import grey_map, overlay_heat, overlay_mask
 from wsss.pictures.panels import Panel
 from wsss.refine.resize import resize_bilinear
 
-IGNORE = 255
 Store = TypeVar("Store", ArrayStore, MaskStore)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wsss.data.manifest import JSON_NAME, ROLES, Item, Manifest
 from wsss.errors import UserError
-from wsss.inference.progress import WINDOW
+from wsss.shards import WINDOW
 
 if TYPE_CHECKING:
     from wsss.config import Config

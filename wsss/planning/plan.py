@@ -11,11 +11,12 @@ from typing import Any
 
 from wsss.config import Config, Params
 from wsss.config.spread import spread
+from wsss.pipeline import TRAINED
 from wsss.planning.dataset import DataFacts
 from wsss.planning.disk import size_of
 from wsss.planning.rates import Bench, Entry
 from wsss.planning.schedule import Load, critical_path, makespan
-from wsss.planning.work import ON_GPU, TRAINED, Work, batch_of, is_pooled, work_of
+from wsss.planning.work import ON_GPU, Work, batch_of, is_pooled, work_of
 from wsss.stages.evaluations import stage_of
 from wsss.versioning.graph import Job
 
@@ -157,8 +158,7 @@ def _share(job: Job, stage: str, facts: DataFacts) -> float:
     shard, shards = _shard(job)
     if shards == 1:
         return 1.0
-    from wsss.inference.progress import WINDOW
-    from wsss.inference.scales import shard_bounds
+    from wsss.shards import WINDOW, shard_bounds
 
     group = facts.groups[_GROUPS.get(stage, "seeded")]
     window = WINDOW if stage in ON_GPU else 1

@@ -97,7 +97,7 @@ def _time(seconds: float) -> str:
 def _totals(plan: Plan, cores: int, gpus: int) -> Iterator[str]:
     if plan.bench is None:
         yield (
-            "Times and memory are not known: measure with `make bench` (a minute or two), then "
+            "Times and memory are not known: measure with `make bench` (a few minutes), then "
             "`wsss plan --bench bench.json`."
         )
         return

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from wsss.config import Config
 from wsss.config.schema import Training
+from wsss.pipeline import TRAINED
 from wsss.planning.dataset import DataFacts, Group
 from wsss.stages.evaluations import EVALUATIONS, stage_of
 
@@ -185,9 +186,7 @@ _STAGES: dict[str, Callable[[Config, DataFacts], list[Work]]] = {
     "predict": _predict,
     "crf": _crf,
 }
-# Stages whose network trains; stages that run on a GPU where there is one; stages that share their
-# images among processes.
-TRAINED = ("classify", "affinity", "irnet", "segment")
+# Stages that run on a GPU where there is one; stages that share their images among processes.
 ON_GPU = (*TRAINED, "cam", "edges", "walk", "predict")
 POOLED = ("seeds_alpha", "seeds_label", "seeds_confident", "pseudo", "soft", "crf", "evaluate")
 

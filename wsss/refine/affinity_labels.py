@@ -16,10 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wsss.labels import BACKGROUND, IGNORE
 from wsss.refine.pairs import Offset, partners
-
-BACKGROUND = 0
-IGNORE = 255
 
 
 def affinity_labels(low: Tensor, high: Tensor, stride: int = 8) -> Tensor:

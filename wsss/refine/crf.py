@@ -49,7 +49,8 @@ class LabelCrf(NamedTuple):
 class DoubtfulCrf(NamedTuple):
     """A CRF of scores that are right with probability ``certainty``; the rest is spread evenly.
 
-    ``labels`` is how many share it, background included.
+    ``labels`` is how many share it, background included. All of them take part: those that have no
+    scores have their share of the rest everywhere (MuSCLe's official code).
     """
 
     params: CrfParams
@@ -63,18 +64,20 @@ ScoreCrf = CrfParams | LabelCrf | DoubtfulCrf
 def refine_scores(image: npt.NDArray[np.uint8], scores: FloatArray, crf: ScoreCrf) -> FloatArray:
     """Refine K x H x W class scores, by their own values or by the best class alone.
 
-    Labels of a :class:`LabelCrf` beyond the K given ones take their share of doubt and nothing
-    else: no pixel starts as one of them.
+    Labels of a :class:`LabelCrf` or :class:`DoubtfulCrf` beyond the K given ones take their share
+    of doubt and nothing else: no pixel starts as one of them, and none is returned.
 
     Returns:
-        K x H x W float32.
+        K x H x W float32; sums to less than 1 where there are labels beyond K.
     """
     if isinstance(crf, CrfParams):
         return crf_probabilities(image, scores, crf)
     labels = max(crf.labels, len(scores))
     if isinstance(crf, DoubtfulCrf):
-        mixed = crf.certainty * scores + np.float32((1 - crf.certainty) / labels)
-        return crf_probabilities(image, mixed.astype(np.float32), crf.params)
+        absent = np.zeros((labels - len(scores), *scores.shape[1:]), np.float32)
+        every = np.concatenate([scores, absent])
+        mixed = crf.certainty * every + (1 - crf.certainty) / labels
+        return crf_probabilities(image, mixed.astype(np.float32), crf.params)[: len(scores)]
     return crf_labels(image, scores.argmax(0), labels, crf.confidence, crf.params)[: len(scores)]
 
 

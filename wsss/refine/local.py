@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsss.constants import constant
+
 DILATIONS = (1, 2, 4, 8, 12, 24)
 DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 EPSILON = 1e-8
@@ -68,7 +70,7 @@ def _distance(images: Tensor, places: Sequence[tuple[int, int]], scale: float) -
     lengths = [math.hypot(y, x) for y, x in places]
     spread = statistics.stdev(lengths) + EPSILON
     values = [-((length / spread / scale) ** 2) for length in lengths]
-    return images.new_tensor(values)[None, :, None, None]
+    return constant(values, images)[None, :, None, None]
 
 
 def neighbour_weights(

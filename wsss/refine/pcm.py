@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsss.losses.precision import full_precision
+from wsss.precision import full_precision
 
 EPSILON = 1e-5
 

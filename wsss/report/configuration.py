@@ -8,32 +8,9 @@ from typing import Any
 import yaml
 
 from wsss.config import Config, Params, stage_params
+from wsss.pipeline import stages_run
 from wsss.report.blocks import Block, Code, Fold, Legend, Section, Table, Text
 from wsss.report.comparison import ABSENT
-from wsss.stages.evaluations import stage_of, wanted
-
-_REFINED = {
-    "none": ("seeds_label",),
-    "affinitynet": ("seeds_alpha", "affinity", "walk"),
-    "irnet": ("seeds_confident", "irnet", "edges", "walk"),
-}
-
-
-def stages_run(config: Config) -> list[str]:
-    """The stages that a variant's result goes through, its evaluations included."""
-    evaluations = wanted(config)
-    stages = ["predict", "crf", *dict.fromkeys(map(stage_of, evaluations))]
-    if config.road == "single-stage":
-        stages = ["classify", "cam", *stages]
-    else:
-        stages = ["segment", *stages]
-        if config.road == "two-stage" and config.segment.checkpoint is None:
-            soft = config.segment.labels != "hard" or config.segment.ignore_below > 0
-            refined = _REFINED[config.refine.method]
-            stages = ["classify", "cam", *refined, "pseudo", *(["soft"] if soft else []), *stages]
-    if "crf" in evaluations and "seeds_label" not in stages:
-        stages.append("seeds_label")
-    return stages
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Results:
     @cached_property
     def records(self) -> list[Mapping[str, Any]]:
         """What the jobs cost and on what they ran."""
-        return records(self.where.root, self.variants, self.seeds)
+        return records(self.where, self.variants, self.seeds, self.params)
 
     @property
     def scored(self) -> bool:

@@ -18,7 +18,7 @@ from wsss.report.blocks import (
     Text,
 )
 from wsss.report.comparison import ABSENT, comparison, percent
-from wsss.report.costs import costs
+from wsss.report.costs import columns, cost_table, costs
 from wsss.report.drawings import class_bars, cost_bars
 from wsss.report.results import Results, table_of
 from wsss.report.scores import STEPS
@@ -167,17 +167,12 @@ def cost_section(results: Results) -> Section:
         svg,
         f"{total / 60:.0f} minutes in all; stages: {', '.join(stages)}.",
     )
-    cells = [
-        [r.variant or "(shared)", r.stage, str(r.jobs), f"{r.seconds:.1f}", str(r.peak_rss_mb)]
-        for r in rows
-    ]
-    table = Table(
+    head, *cells = cost_table(rows, [name for name in columns(rows) if name != "runs"])
+    fold = Table(
         "Seconds are summed over the jobs of a run (shards, evaluations) and averaged over seeds; "
-        "memory is the largest of any job",
-        ["variant", "stage", "jobs", "seconds per run", "peak memory (MB)"],
+        "memory is the largest of any job, of several processes that of the first",
+        head,
         cells,
     )
     legend = Swatches([(stage, f"var(--s{series})") for stage, series in kinds])
-    return Section(
-        "costs", "Time and memory", [legend, Plots([plot]), Fold("Every stage", [table])]
-    )
+    return Section("costs", "Time and memory", [legend, Plots([plot]), Fold("Every stage", [fold])])

@@ -20,7 +20,7 @@ def background_threshold(context: Context) -> tuple[float | None, list[Path]]:
     walk = context.config.walk
     if walk.background == "alpha":
         return None, []
-    tuned = context.paths.metrics("walk_tune").with_suffix(".json")
+    tuned = context.paths.report("walk_tune")
     configured = walk.background_threshold
     threshold, source = operating_point(configured, tuned, context.manifest.data_hash)
     return threshold, [tuned] if source == "tune" else []

@@ -20,6 +20,7 @@ from wsss.context import Context
 from wsss.data.manifest import Item, Manifest
 from wsss.errors import UserError
 from wsss.metrics.boxes import IOUS, BoxCounts, accuracies, count_image
+from wsss.metrics.stored import require_stored
 from wsss.metrics.sweep import thresholds
 from wsss.opened import open_once
 from wsss.parallel import ordered_map
@@ -46,13 +47,7 @@ def count_split(job: Job, items: Sequence[Item], processes: int) -> BoxCounts:
 
     Raises UserError: the store lacks an image, or its size is not that of its mask.
     """
-    known = ArrayStore(job.store).index
-    lacking = [item.id for item in items if item.id not in known]
-    if lacking:
-        raise UserError(
-            f"{job.store} lacks {len(lacking)} of the {len(items)} images to score (such as "
-            f"{lacking[0]}): delete it and rerun the stage that makes it"
-        )
+    require_stored(job.store, ArrayStore(job.store).index, items)
     total = BoxCounts.empty(job.manifest.num_classes, job.bins)
     parts = [items[start : start + PART] for start in range(0, len(items), PART)]
     job = replace(job, manifest=replace(job.manifest, items=()))

@@ -9,11 +9,13 @@ import torch
 from wsss.artifacts import ArrayStoreWriter
 from wsss.context import Context
 from wsss.engine.device import autocast, pick_device, place
+from wsss.grids import grid_of
 from wsss.inference.cam import multi_scale_cam
 from wsss.inference.images import batches_by_size, windows
 from wsss.inference.progress import resumable
-from wsss.inference.scales import grid_of, shard_bounds
-from wsss.stages.networks import build_method, load_trained
+from wsss.networks.method import build_method
+from wsss.networks.trained import load_trained
+from wsss.shards import shard_bounds
 
 
 @torch.inference_mode()
@@ -22,11 +24,14 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
     config, manifest = context.config, context.manifest
     method = build_method(config, manifest.num_classes, False)
     maps = method.seeds(config.cam.maps)
+    twice = config.cam.flip and config.cam.flip_combine == "sum"
+    summed = len(config.cam.scales) * (1 + twice)
+    normalise = method.normaliser(config.cam.maps, summed)
     weights = context.paths.weights("classify")
     load_trained(method, weights)
     device = pick_device(config.compute)
     place(method, config.compute, device)
-    items = manifest.union("train", "seed", "tune")
+    items = manifest.walked()
     start, stop = shard_bounds(len(items), shard, shards)
     with resumable(context, {out: ArrayStoreWriter}, items[start:stop], [weights]) as job:
         for held, images in windows(manifest, job.todo, config.resources.workers, "cam"):
@@ -41,7 +46,8 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
                         config.cam.flip,
                         grid_of(size, config.cam.stride),
                         config.classify.output_stride,
-                        method.normalise_seeds,
+                        normalise,
+                        config.cam.flip_combine,
                     )
                 for index, cam in zip(indices, cams.cpu(), strict=True):
                     present = manifest.present(held[index])

@@ -2,32 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-
 import numpy as np
 import torch
 
 from wsss.context import Context
-from wsss.data.manifest import Item
 from wsss.data.training import CropDataset
-from wsss.errors import UserError
+from wsss.networks.method import build_method
 from wsss.stages.importing import import_weights
-from wsss.stages.networks import build_method
-from wsss.stages.training import padding, train
-
-log = logging.getLogger(__name__)
-
-
-def labelled(items: list[Item]) -> list[Item]:
-    """Drop images without a label: they carry no class and cannot teach one."""
-    kept = [item for item in items if item.labels]
-    if not kept:
-        raise UserError("no image of the train role has a label: see `wsss data check`")
-    if len(kept) < len(items):
-        log.warning(
-            "%d of %d images have no label and are left out", len(items) - len(kept), len(items)
-        )
-    return kept
+from wsss.stages.training import labelled, padding, train
 
 
 def run(context: Context) -> None:

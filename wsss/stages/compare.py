@@ -15,10 +15,11 @@ from typing import Any
 
 from wsss.artifacts import save_csv
 from wsss.atomic import atomic_path
+from wsss.config import Params
 from wsss.errors import UserError
 from wsss.paths import Paths
 from wsss.report.comparison import comparison, operating_points
-from wsss.report.costs import Cost, costs, records
+from wsss.report.costs import columns, cost_table, costs, records
 from wsss.report.scores import STEPS, Owners, Row, Twin, read_rows, read_run
 from wsss.report.text import aligned, markdown
 from wsss.stages.mious import save_mious
@@ -63,19 +64,22 @@ def compare(
     return "\n".join([found.title, "", *aligned(found.table), "", *found.notes]) + "\n"
 
 
-def timings(results: Path, dataset: str, variants: Sequence[str], seeds: Sequence[int]) -> str:
+def timings(
+    results: Path, dataset: str, variants: Sequence[str], seeds: Sequence[int], params: Params
+) -> str:
     """Write ``timings.csv`` and ``timings.md`` from the ``*.run.json``; return the table as text.
 
-    One row a variant and stage, see :class:`wsss.report.costs.Cost`.
+    One row a variant and stage, see :class:`wsss.report.costs.Cost`; ``params`` says which stages
+    are part of a result.
     """
-    root = Paths(Path(results), dataset).root
-    rows = costs(records(root, variants, seeds), variants)
-    save_csv(root / "timings.csv", [row._asdict() for row in rows], Cost._fields)
-    head = ["variant", "stage", "runs", "jobs", "seconds per run", "peak memory (MB)"]
-    body = [[str(value) or "(shared)" for value in row] for row in rows]
-    title = f"{dataset}: wall time and peak memory by stage"
-    _save_text(root / "timings.md", markdown(title, [head, *body], []))
-    return "\n".join([title, "", *aligned([head, *body])]) + "\n"
+    where = Paths(Path(results), dataset)
+    root, rows = where.root, costs(records(where, variants, seeds, params), variants)
+    fields = columns(rows)
+    lines = [dict(zip(fields, row, strict=False)) for row in rows]  # the last may be left out
+    save_csv(root / "timings.csv", lines, fields)
+    title, cells = f"{dataset}: wall time and peak memory by stage", cost_table(rows, fields)
+    _save_text(root / "timings.md", markdown(title, cells, []))
+    return "\n".join([title, "", *aligned(cells)]) + "\n"
 
 
 def _require_metrics(where: Paths, variant: str, seed: int, owners: Owners) -> None:

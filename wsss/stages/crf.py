@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from wsss.config.schema import PredictionCrf
 from wsss.context import Context
-from wsss.refine.crf import DoubtfulCrf, LabelCrf, ScoreCrf, refine_scores
+from wsss.refine.crf import ScoreCrf, refine_scores
+from wsss.refine.crf_config import optional_crf
 from wsss.refine.resize import resize_bilinear
-from wsss.stages.refining import Job, crf_params, take_shard, write_maps
+from wsss.stages.refining import Job, take_shard, write_maps
 
 
 def scores_of(job: Job, params: ScoreCrf | None) -> np.ndarray:
@@ -26,19 +26,6 @@ def refine(job: Job, params: ScoreCrf | None) -> list[np.ndarray]:
     The stored classes (ids 0..C) are those that the network itself scores; no tag is read.
     """
     return [np.array(job.entry.classes, np.uint8)[scores_of(job, params).argmax(0)]]
-
-
-def optional_crf(config: PredictionCrf, labels: int) -> ScoreCrf | None:
-    """Return the CRF of predictions, or None where 0 iterations switch it off.
-
-    ``labels`` is the number of classes, background included.
-    """
-    if not config.iterations:
-        return None
-    params = crf_params(config)
-    if config.confidence is not None:
-        return LabelCrf(params, config.confidence, labels)
-    return params if config.certainty == 1 else DoubtfulCrf(params, config.certainty, labels)
 
 
 def run(context: Context, out: Path, shard: tuple[int, int] = (0, 1)) -> None:

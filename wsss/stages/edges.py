@@ -11,9 +11,10 @@ from wsss.context import Context
 from wsss.engine.device import autocast, pick_device, place
 from wsss.inference.images import batches_in_cells, windows
 from wsss.inference.progress import resumable
-from wsss.inference.scales import shard_bounds
-from wsss.stages.irnet import IrNetTask
-from wsss.stages.networks import build_irnet, load_trained
+from wsss.networks.irnet import build_irnet
+from wsss.networks.trained import load_trained
+from wsss.shards import shard_bounds
+from wsss.tasks.irnet import IrNetTask
 
 
 @torch.inference_mode()
@@ -31,7 +32,7 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
     place(task, config.compute, device)
     network = task.network
     multiple = max(network.stride, config.irnet.output_stride)
-    items = manifest.union("train", "seed", "tune")
+    items = manifest.walked()
     start, stop = shard_bounds(len(items), shard, shards)
     with resumable(context, {out: ArrayStoreWriter}, items[start:stop], [weights]) as job:
         for held, images in windows(manifest, job.todo, config.resources.workers, "edges"):

@@ -1,134 +1,71 @@
-"""Score activations, score maps or masks against the masks of a split.
-
-Each function reads one store and the masks of the list that plays a role, and writes
-
-- ``<out>.json``         flat: mIoU, precision, recall and boundary F (fractions in [0, 1]), and
-                         on what they were measured
-- ``<out>.classes.csv``  the same per class
-- ``<out>.confusion.csv``  pixels, a row a true class, a column a predicted one
-- ``<out>.images.csv``   each image's nonzero confusion cells: enough to resample images in a
-                         paired bootstrap of the mIoU
-- ``<out>.sweep.csv``    for activations: the scores at every threshold
-
-All counts are integers, so the files do not depend on the number of processes. A list without
-masks, an image that the store lacks, sizes that differ and ids that cannot be are UserErrors.
-"""
+"""Stage: score one artifact against ground truth."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
-from wsss.data.manifest import Manifest
-from wsss.metrics.boundary import TOLERANCE
-from wsss.metrics.report import About, write_report
-from wsss.metrics.sweep import best, confusions, sweep, thresholds
-from wsss.metrics.tally import Job, count_split
-from wsss.stages.scored_lists import items_with_masks, refuse_overlap
-from wsss.stages.threshold import Threshold, operating_point
-
-__all__ = ["About", "evaluate_cams", "evaluate_masks", "evaluate_scores", "tune_cams"]
+from wsss.artifacts import weights_meta
+from wsss.atomic import together
+from wsss.context import Context
+from wsss.stages import scored_stores
+from wsss.stages.evaluations import EVALUATIONS, Evaluation, imported_stages
 
 
-def evaluate_masks(
-    manifest: Manifest,
-    store: Path,
-    role: str,
-    out: Path,
-    about: About,
-    *,
-    tags_used: bool,
-    boundary_tolerance: float = TOLERANCE,
-    processes: int = 1,
-) -> dict[str, Any]:
-    """Score label maps; ``tags_used`` says whether image-level tags helped to make them.
-
-    ``out`` is the path of the results without a suffix. Returns what ``<out>.json`` holds.
-    Raises UserError: the list has no masks, the store lacks an image, sizes differ, or a
-    predicted id is out of range.
-    """
-    job = Job(manifest, Path(store), "masks", boundary_tolerance)
-    return _evaluate(job, role, Path(out), about, tags_used, processes)
+def _imported(context: Context, evaluation: Evaluation) -> str:
+    """Return the layouts and hashes of the imported networks behind an artifact."""
+    parts = []
+    for stage in imported_stages(context.config, evaluation):
+        facts = weights_meta(context.paths.weights(stage))["imported"]
+        parts.append(f"{stage}: {facts['layout']} (sha256 {facts['sha256']})")
+    return "; ".join(parts)
 
 
-def evaluate_scores(
-    manifest: Manifest,
-    store: Path,
-    role: str,
-    out: Path,
-    about: About,
-    *,
-    tags_used: bool,
-    boundary_tolerance: float = TOLERANCE,
-    processes: int = 1,
-) -> dict[str, Any]:
-    """Score an array store of ids 0..C, background included, by argmax at full resolution.
-
-    Otherwise as :func:`evaluate_masks`.
-    """
-    job = Job(manifest, Path(store), "scores", boundary_tolerance)
-    return _evaluate(job, role, Path(out), about, tags_used, processes)
-
-
-def evaluate_cams(
-    manifest: Manifest,
-    store: Path,
-    role: str,
-    out: Path,
-    about: About,
-    *,
-    threshold: Threshold,
-    tuned: Path | None = None,
-    bins: int = 100,
-    boundary_tolerance: float = TOLERANCE,
-    processes: int = 1,
-) -> dict[str, Any]:
-    """Score activations (ids 0..C-1) at the configured threshold, and sweep all thresholds.
-
-    ``tuned`` is the json of :func:`tune_cams`, needed if ``threshold`` is ``"tune"``. The best
-    threshold of the sweep was seen on the very masks that are reported: the report calls it
-    an oracle. Otherwise as :func:`evaluate_masks`; also refuses a tune list that shares images
-    with the reported one.
-    """
-    value, source = operating_point(threshold, tuned, manifest.data_hash)
-    if source == "tune":
-        refuse_overlap(manifest, role)
-    job = Job(manifest, Path(store), "cam", boundary_tolerance, value, bins)
-    return _evaluate(job, role, Path(out), about, True, processes, source)
-
-
-def tune_cams(
-    manifest: Manifest,
-    store: Path,
-    out: Path,
-    about: About,
-    *,
-    bins: int = 100,
-    processes: int = 1,
-) -> dict[str, Any]:
-    """Choose the threshold with the best mIoU on the list that plays the role tune.
-
-    Writes what :func:`evaluate_cams` writes, less the boundary F and the image table.
-    """
-    job = Job(manifest, Path(store), "cam", bins=bins)
-    items = items_with_masks(manifest, "tune")
-    tally = count_split(job, items, processes)
-    index = best(sweep(tally.histogram))
-    tally.confusion = confusions(tally.histogram)[index]
-    job = replace(job, threshold=float(thresholds(bins)[index]))
-    return write_report(job, "tune", len(items), Path(out), about, True, tally, "tune")
-
-
-def _evaluate(
-    job: Job,
-    role: str,
-    out: Path,
-    about: About,
-    tags_used: bool,
-    processes: int,
-    source: str | None = None,
-) -> dict[str, Any]:
-    items = items_with_masks(job.manifest, role)
-    tally = count_split(job, items, processes)
-    return write_report(job, role, len(items), out, about, tags_used, tally, source)
+def run(context: Context, what: str) -> None:
+    """Score one artifact; writes the metrics files."""
+    evaluation, config = EVALUATIONS[what], context.config
+    manifest, paths = context.manifest, context.paths
+    store = paths.store(evaluation.stage, evaluation.store)
+    out = paths.metrics(what)
+    about = scored_stores.About(
+        dataset=paths.dataset,
+        variant=context.variant,
+        seed=context.seed,
+        what=what,
+        imported=_imported(context, evaluation),
+    )
+    processes = config.resources.processes
+    with context.recording(out), together():
+        kind = evaluation.kind
+        if kind == "walk":
+            kind = "cams" if config.walk.background == "threshold" else "scores"
+        if what.endswith("_tune"):
+            scored_stores.tune_cams(
+                manifest, store, out, about, bins=config.evaluate.bins, processes=processes
+            )
+        elif kind == "cams":
+            walk = evaluation.kind == "walk"
+            threshold = config.walk.background_threshold if walk else config.cam.threshold
+            scored_stores.evaluate_cams(
+                manifest,
+                store,
+                evaluation.role,
+                out,
+                about,
+                threshold=threshold,
+                tuned=paths.report(f"{what}_tune"),
+                bins=config.evaluate.bins,
+                boundary_tolerance=config.evaluate.boundary_tolerance,
+                processes=processes,
+            )
+        else:
+            function = (
+                scored_stores.evaluate_masks if kind == "masks" else scored_stores.evaluate_scores
+            )
+            function(
+                manifest,
+                store,
+                evaluation.role,
+                out,
+                about,
+                tags_used=evaluation.tags,
+                boundary_tolerance=config.evaluate.boundary_tolerance,
+                processes=processes,
+            )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from wsss.artifacts import load_json, save_json
 from wsss.paths import Paths
@@ -16,7 +15,7 @@ def save_mious(paths: Paths, steps: Iterable[str]) -> None:
     """
     found: dict[str, float] = {}
     for step in steps:
-        file = Path(f"{paths.metrics(step)}.json")
+        file = paths.report(step)
         miou = load_json(file)["miou"] if file.is_file() else None
         if miou is not None:
             found[step] = miou

@@ -9,9 +9,9 @@ from wsss.context import Context
 from wsss.engine.device import pick_device, place
 from wsss.inference.images import windows
 from wsss.inference.prediction import predict_window
+from wsss.inference.predictor import load_predictor
 from wsss.inference.progress import resumable
-from wsss.inference.scales import shard_bounds
-from wsss.stages.predictor import load_predictor
+from wsss.shards import shard_bounds
 
 
 def run(context: Context, scores: Path, single: Path, shard: int = 0, shards: int = 1) -> None:

@@ -11,9 +11,10 @@ import numpy as np
 from wsss.atomic import atomic_path
 from wsss.context import Context
 from wsss.refine.crf import CrfParams
+from wsss.refine.crf_config import crf_params
 from wsss.stages.background import add_background, background_threshold
 from wsss.stages.crf import refine
-from wsss.stages.refining import Job, crf_params, write_maps
+from wsss.stages.refining import Job, write_maps
 
 
 def pseudo_mask(job: Job, params: CrfParams | None, threshold: float | None) -> list[np.ndarray]:
@@ -31,7 +32,7 @@ def run(context: Context, out: Path) -> None:
         with context.recording(out), atomic_path(out) as temporary:
             shutil.copyfile(context.paths.store("seeds", "crf"), temporary)
         return
-    items = manifest.union("train", "seed")
+    items = manifest.seeded()
     params = crf_params(config.pseudo.crf_params) if config.pseudo.crf else None
     threshold, tuned = background_threshold(context)
     function = partial(pseudo_mask, params=params, threshold=threshold)

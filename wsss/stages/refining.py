@@ -11,12 +11,11 @@ import numpy as np
 from tqdm import tqdm
 
 from wsss.artifacts import ArrayStore, Entry, MaskStoreWriter
-from wsss.config.schema import Crf
 from wsss.context import Context
 from wsss.data.manifest import Item, Manifest
 from wsss.inference.progress import resumable
 from wsss.parallel import ordered_map
-from wsss.refine.crf import CrfParams
+from wsss.shards import shard_bounds
 
 
 class Job(NamedTuple):
@@ -26,16 +25,13 @@ class Job(NamedTuple):
     entry: Entry
 
 
-def crf_params(config: Crf) -> CrfParams:
-    """Return the constants in the form the CRF takes."""
-    return CrfParams(**config.model_dump(include=set(CrfParams._fields)))
-
-
 def take_shard(items: Sequence[Item], shard: tuple[int, int]) -> list[Item]:
-    """Return the contiguous part ``shard`` = (index, number) of ``items``."""
-    index, number = shard
-    count = len(items)
-    return list(items[count * index // number : count * (index + 1) // number])
+    """Return the contiguous part ``shard`` = (index, number) of ``items``.
+
+    Not whole windows: no image's mask depends on the others'.
+    """
+    start, stop = shard_bounds(len(items), *shard, window=1)
+    return list(items[start:stop])
 
 
 def jobs(manifest: Manifest, items: Sequence[Item], store: ArrayStore) -> Iterator[tuple[str, Job]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from wsss.context import Context
-from wsss.data.images import IGNORE
+from wsss.labels import IGNORE
 from wsss.refine.crf import (
     CrfParams,
     alpha_scores,
@@ -17,8 +17,9 @@ from wsss.refine.crf import (
     crf_probabilities,
     threshold_labels,
 )
+from wsss.refine.crf_config import crf_params
 from wsss.refine.resize import resize_bilinear
-from wsss.stages.refining import Job, crf_params, take_shard, write_maps
+from wsss.stages.refining import Job, take_shard, write_maps
 from wsss.stages.threshold import operating_point
 
 
@@ -73,7 +74,7 @@ def confident_seeds(
 def run_confident(context: Context, out: Path, shard: tuple[int, int] = (0, 1)) -> None:
     """Write the confident seeds of the training images; classes come from the tags."""
     config = context.config
-    items = take_shard(context.manifest.union("train", "seed"), shard)
+    items = take_shard(context.manifest.seeded(), shard)
     function = partial(
         confident_seeds,
         foreground=config.seeds.confident_fg,
@@ -87,7 +88,7 @@ def run_confident(context: Context, out: Path, shard: tuple[int, int] = (0, 1)) 
 def run_alpha(context: Context, low: Path, high: Path, shard: tuple[int, int] = (0, 1)) -> None:
     """Write both alpha seeds of the training images; classes come from the tags."""
     config = context.config
-    items = take_shard(context.manifest.union("train", "seed"), shard)
+    items = take_shard(context.manifest.seeded(), shard)
     alphas = (config.seeds.alpha_low, config.seeds.alpha_high)
     function = partial(alpha_seeds, alphas=alphas, params=crf_params(config.seeds.alpha_crf))
     write_maps(context, function, items, context.paths.store("cam", "maps"), [low, high])
@@ -96,8 +97,8 @@ def run_alpha(context: Context, low: Path, high: Path, shard: tuple[int, int] = 
 def run_label(context: Context, out: Path, shard: tuple[int, int] = (0, 1)) -> None:
     """Write the label-CRF masks of the training images; classes come from the tags."""
     config, manifest = context.config, context.manifest
-    items = take_shard(manifest.union("train", "seed"), shard)
-    tuned = context.paths.metrics("cam_tune").with_suffix(".json")
+    items = take_shard(manifest.seeded(), shard)
+    tuned = context.paths.report("cam_tune")
     threshold, _ = operating_point(config.cam.threshold, tuned, manifest.data_hash)
     function = partial(
         label_seeds,

@@ -1,4 +1,4 @@
-"""Stage: soft pseudo labels, the class probabilities that a segmentation network can learn."""
+"""Stage: soft pseudo labels, the class scores that a segmentation network can learn from."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from wsss.context import Context
 from wsss.inference.progress import resumable
 from wsss.parallel import ordered_map
 from wsss.refine.crf import CrfParams, crf_labels, threshold_labels
+from wsss.refine.crf_config import crf_params
 from wsss.refine.resize import resize_bilinear
 from wsss.stages.background import add_background, background_threshold
 from wsss.stages.crf import scores_of
-from wsss.stages.refining import Job, crf_params, jobs
+from wsss.stages.refining import Job, jobs
 from wsss.stages.threshold import operating_point
 
 
 class Soft(NamedTuple):
-    """(K, h, w) float32 probabilities of the classes with ids ``classes`` in masks."""
+    """(K, h, w) float32 scores of the classes with ids ``classes`` in masks."""
 
     array: np.ndarray
     classes: list[int]
@@ -32,32 +33,30 @@ class Soft(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Stored maps, what makes probabilities of them, and further artifacts it depends on."""
+    """Stored maps, what makes soft labels of them, and further artifacts it depends on."""
 
     store: ArrayStore
     function: Callable[[Job], Soft]
     tuned: list[Path]
 
 
-def normalised(scores: np.ndarray) -> np.ndarray:
-    """Divide (K, h, w) non-negative scores by their sum over K; where that is 0 they stay 0."""
-    total = scores.sum(0, keepdims=True)
-    shares: np.ndarray = np.divide(scores, total, out=np.zeros_like(scores), where=total > 0)
-    return shares
-
-
 def soft_scores(
     job: Job, params: CrfParams | None, stride: int, threshold: float | None = None
 ) -> Soft:
-    """Return stored class scores, after a CRF if ``params`` are given, as probabilities.
+    """Return stored class scores, after a CRF if ``params`` are given, at the label stride.
 
-    ``threshold`` is the score of the background where the store holds none.
+    They are not normalised: MuSCLe compares the scores themselves, the constant of the background
+    among them (official code). Who needs probabilities divides them
+    (:func:`wsss.data.transforms.shares`).
+
+    Args:
+        threshold: the score of the background where the store holds none.
     """
     job = add_background(job, threshold)
     entry = job.entry
     scores = entry.array if params is None else scores_of(job, params)
     grid = _grid(entry.size, stride)
-    return Soft(normalised(resize_bilinear(scores, grid)), entry.classes, entry.size)
+    return Soft(resize_bilinear(scores, grid), entry.classes, entry.size)
 
 
 def soft_seeds(
@@ -70,7 +69,7 @@ def soft_seeds(
         return Soft(np.ones((1, *grid), np.float32), classes, size)
     labels = threshold_labels(resize_bilinear(job.entry.array, size), threshold)
     refined = crf_labels(job.image, labels, len(classes), confidence, params)
-    return Soft(normalised(resize_bilinear(refined, grid)), classes, size)
+    return Soft(resize_bilinear(refined, grid), classes, size)
 
 
 def _grid(size: tuple[int, int], stride: int) -> tuple[int, int]:
@@ -78,7 +77,7 @@ def _grid(size: tuple[int, int], stride: int) -> tuple[int, int]:
 
 
 def run(context: Context, out: Path) -> None:
-    """Write probabilities of background and present classes, as float16 at the label stride."""
+    """Write scores of background and present classes, as float16 at the label stride."""
     items = context.manifest.union("train", "seed")
     refined = context.config.refine.method != "none"
     store, function, tuned = (_from_walk if refined else _from_seeds)(context)

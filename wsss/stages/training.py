@@ -1,7 +1,8 @@
-"""What the training stages share: run the loop, write weights and curves."""
+"""What the training stages share: choose images, run the loop, write weights and curves."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,13 +12,29 @@ from wsss.artifacts import save_csv, save_weights
 from wsss.atomic import together
 from wsss.config.schema import Training
 from wsss.context import Context
+from wsss.data.manifest import Item
 from wsss.data.training import CropDataset
 from wsss.distributed.group import count, rank
 from wsss.engine.loop import Fit, fit
 from wsss.engine.task import Task
+from wsss.errors import UserError
 from wsss.jobstate import held, state_folder
 from wsss.models.backbones import Backbone
 from wsss.tracking.live import live_curve
+
+log = logging.getLogger(__name__)
+
+
+def labelled(items: list[Item]) -> list[Item]:
+    """Drop images without a label: they carry no class and cannot teach one."""
+    kept = [item for item in items if item.labels]
+    if not kept:
+        raise UserError("no image of the train role has a label: see `wsss data check`")
+    if len(kept) < len(items):
+        log.warning(
+            "%d of %d images have no label and are left out", len(items) - len(kept), len(items)
+        )
+    return kept
 
 
 def padding(backbone: Backbone) -> list[int]:

@@ -16,15 +16,16 @@ from wsss.data.manifest import Item
 from wsss.engine.device import autocast, pick_device, place
 from wsss.inference.images import batches_in_cells, windows
 from wsss.inference.progress import resumable
-from wsss.inference.scales import shard_bounds
 from wsss.losses.affinity import affinity
+from wsss.networks.affinity import build_affinity
+from wsss.networks.trained import load_trained
 from wsss.refine.crf import alpha_scores
 from wsss.refine.pairs import half_disc_offsets
 from wsss.refine.paths import boundary_affinity
 from wsss.refine.resize import resize_bilinear
 from wsss.refine.walk import random_walk
-from wsss.stages.affinity import AffinityTask
-from wsss.stages.networks import build_affinity, load_trained
+from wsss.shards import shard_bounds
+from wsss.tasks.affinity import AffinityTask
 
 # A class without any evidence keeps its zeros when scores are divided by their maximum.
 EPSILON = 1e-5
@@ -42,7 +43,7 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
     """
     config, manifest, walk = context.config, context.manifest, context.config.walk
     cams = ArrayStore(context.paths.store("cam", "maps"))
-    items = manifest.union("train", "seed", "tune")
+    items = manifest.walked()
     start, stop = shard_bounds(len(items), shard, shards)
     features = config.refine.method == "affinitynet"
     source = _from_features if features else _from_edges

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from wsss.tracking.store import Store
-from wsss.tracking.writer import runs_by_key
+from wsss.tracking.writer import CONTENT, runs_by_key
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -22,10 +22,12 @@ _PASSING = ("artifact_path", "model_id", "model_uuid", "run_id", "utc_time_creat
 def dump(store: Store, dataset: str) -> dict[str, Any]:
     """Return parameters, metrics with steps, tags, inputs and hashes of all files, by run.
 
-    Ids of runs inside texts are replaced by their keys.
+    Live curves are not published yet. Ids of runs inside texts are replaced by their keys.
     """
     experiment = store.experiment(dataset)
-    found = runs_by_key(store, experiment)
+    every = runs_by_key(store, experiment).items()
+    written = {key: [run for run in runs if CONTENT in run.data.tags] for key, runs in every}
+    found = {key: runs for key, runs in written.items() if runs}
     twice = [key for key, runs in found.items() if len(runs) > 1]
     assert not twice, f"published twice: {twice}"
     keys = {runs[0].info.run_id: key for key, runs in found.items()}

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 Watch = Callable[[dict[str, Any], dict[str, Any]], None]
 # Between the last row and the end of the process: long enough for a store that answers.
 _PATIENCE = 15.0
+# The row behind the last one; without it the training was stopped.
+FINISHED = {"finished": True}
 
 
 @contextmanager
@@ -38,8 +40,10 @@ def live_curve(context: Context) -> Iterator[Watch]:
         if process is None:
             yield _nobody
             return
+        pipe = _Pipe(process)
         try:
-            yield _Pipe(process).write
+            yield pipe.write
+            pipe.write(FINISHED, {})
         finally:
             _end(process, errors, uri_of(tracking))
 

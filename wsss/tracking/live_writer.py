@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from wsss.config.schema import Tracking
 from wsss.errors import UserError
+from wsss.tracking.live import FINISHED
 from wsss.tracking.records import metric_name
 from wsss.tracking.results import run_key
 from wsss.tracking.store import Store, alone, open_store, reaching
-from wsss.tracking.writer import KEY, LIVE, runs_by_key
+from wsss.tracking.writer import CONTENT, KEY, LIVE, PARENT, runs_by_key, unfinished
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -28,7 +29,7 @@ def main() -> int:
         store = open_store(Tracking.model_validate(job["tracking"]))
         with reaching(store.uri):
             run = _begin(store, job)
-            _follow(store, run, sys.stdin)
+            _end(store, run, _follow(store, run, sys.stdin))
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -43,17 +44,38 @@ def _begin(store: Store, job: dict[str, Any]) -> Run:
         experiment = store.experiment(job["dataset"])
         known = runs_by_key(store, experiment)
         name = f"{job['variant']}, seed {job['seed']}"
-        parent = _latest(known, variant) or _make(store, experiment, variant, name, {})
+        parent = _parent(known.get(variant, [])) or _make(store, experiment, variant, name, {})
+        if CONTENT not in parent.data.tags:
+            _running(store, parent)
         key = f"{variant}/{job['stage']}"
-        run = _latest(known, key)
-        if run is not None and LIVE in run.data.tags and run.info.status == "RUNNING":
+        run = next(filter(unfinished, known.get(key, [])), None)
+        if run is not None:
+            _running(store, run)
             return run
-        tags = {"mlflow.parentRunId": parent.info.run_id, "stage": job["stage"]}
+        tags = {PARENT: parent.info.run_id, "stage": job["stage"]}
         return _make(store, experiment, key, f"{job['stage']} (live)", tags)
 
 
-def _latest(known: dict[str, list[Run]], key: str) -> Run | None:
-    return next(iter(known.get(key, ())), None)
+def _parent(runs: list[Run]) -> Run | None:
+    """The variant's run: the published one, if there is one."""
+    published = (run for run in runs if CONTENT in run.data.tags)
+    return next(published, runs[0] if runs else None)
+
+
+def _running(store: Store, run: Run) -> None:
+    if run.info.status != "RUNNING":
+        store.client.update_run(run.info.run_id, status="RUNNING")
+
+
+def _end(store: Store, run: Run, finished: bool) -> None:
+    """Say whether the training was finished or stopped; so of its variant, where nothing of it is
+    published. One that went well is told of when the workflow ends."""
+    run_id = run.info.run_id
+    store.client.set_terminated(run_id, "FINISHED" if finished else "KILLED")
+    # Publishing may have hung it below another run.
+    parent = store.client.get_run(store.client.get_run(run_id).data.tags[PARENT])
+    if not finished and CONTENT not in parent.data.tags:
+        store.client.set_terminated(parent.info.run_id, "KILLED")
 
 
 def _make(store: Store, experiment: str, key: str, name: str, tags: dict[str, str]) -> Run:
@@ -61,7 +83,8 @@ def _make(store: Store, experiment: str, key: str, name: str, tags: dict[str, st
     return store.client.create_run(experiment, tags={**tags, **marks}, run_name=name)
 
 
-def _follow(store: Store, run: Run, lines: Iterable[str]) -> None:
+def _follow(store: Store, run: Run, lines: Iterable[str]) -> bool:
+    """Write rows as they come; return whether the last one says that the training is finished."""
     from mlflow.entities import Metric
 
     run_id = run.info.run_id
@@ -69,11 +92,14 @@ def _follow(store: Store, run: Run, lines: Iterable[str]) -> None:
     last = max((metric.step for metric in _known(store, run_id)), default=0)
     for line in lines:
         row = json.loads(line)
+        if row == FINISHED:
+            return True
         step, now = row.pop("step"), time.time_ns() // 1_000_000
         numbers = {name: value for name, value in row.items() if value is not None}
         if step > last:
             metrics = [Metric(metric_name(n), float(v), now, step) for n, v in numbers.items()]
             store.client.log_batch(run_id, metrics=metrics)
+    return False
 
 
 def _known(store: Store, run_id: str) -> list[Any]:

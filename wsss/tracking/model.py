@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from wsss import __version__
 from wsss.artifacts import load_weights, save_weights
+from wsss.errors import UserError
 from wsss.tracking.records import Network
 
 if TYPE_CHECKING:
@@ -35,11 +36,14 @@ def log_network(run_id: str, network: Network) -> None:
 
     from wsss.inference.settings import trained
 
-    trained(network.weights)  # an error names this file, not the copy
+    trained(network.weights)
     example = example_input()
     with tempfile.TemporaryDirectory() as name:
         weights = packed(network, Path(name))
-        _check(weights, example)
+        try:
+            _check(weights, example)
+        except UserError as error:  # it is not the copy that is to be mended
+            raise UserError(str(error).replace(str(weights), str(network.weights))) from error
         inputs = Schema([ColSpec("binary", "image"), ColSpec("string", "tags", required=False)])
         with mlflow.start_run(run_id=run_id), _no_bytecode():
             mlflow.pyfunc.log_model(

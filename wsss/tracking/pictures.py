@@ -13,7 +13,7 @@ from wsss.errors import UserError
 from wsss.pictures.opening import open_story
 from wsss.pictures.panels import Panel, sheet
 from wsss.pictures.story import Story, legend_entries
-from wsss.tracking.layout import FILES
+from wsss.stages.ownership import passed_stages
 from wsss.tracking.records import File, digest
 from wsss.tracking.results import Results, file_hash
 
@@ -55,8 +55,9 @@ class Gallery:
     def variant(self) -> tuple[File, ...]:
         """One picture an image, through all stages."""
         items = [*self._chosen("seed"), *self._chosen("val")]
-        stages = [stage for stage in FILES if self._hashes(stage)]
-        return tuple(self._file(item, stages, None) for item in dict.fromkeys(items))
+        stages = [s for s in passed_stages(self.results.config) if self._hashes(s)]
+        titles = tuple(title for stage in stages for title in TITLES.get(stage, ()))
+        return tuple(self._file(item, stages, titles) for item in dict.fromkeys(items))
 
     def stage(self, stage: str) -> tuple[File, ...]:
         """One picture an image of what a stage made of it."""
@@ -76,7 +77,7 @@ class Gallery:
         paths = self.results.outputs(stage, shared=True)
         return [file_hash(path) for path in paths if path.is_file()]
 
-    def _file(self, item: Item, stages: Sequence[str], titles: tuple[str, ...] | None) -> File:
+    def _file(self, item: Item, stages: Sequence[str], titles: tuple[str, ...]) -> File:
         story = self.story
         facts = [
             *(item.id, story.manifest.data_hash, list(stages), story.threshold),
@@ -85,10 +86,10 @@ class Gallery:
         name = f"pictures/{item.id.replace('/', '_')}.png"
         return File(name, digest(json.dumps(facts).encode()), self._drawing(item, titles))
 
-    def _drawing(self, item: Item, titles: tuple[str, ...] | None) -> Callable[[], bytes]:
+    def _drawing(self, item: Item, titles: tuple[str, ...]) -> Callable[[], bytes]:
         def draw() -> bytes:
             told = self.story.tell(item)
-            panels = [panel for panel in told.panels if titles is None or _shown(panel, titles)]
+            panels = [panel for panel in told.panels if _shown(panel, titles)]
             where = f"{self.results.variant}, seed {self.results.seed}"
             heading = f"{item.id}: {', '.join(item.labels) or 'no tag'}  ({where})"
             buffer = io.BytesIO()

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 from wsss.config import Params
 from wsss.errors import UserError
+from wsss.tracking.lock import lock_hash, locked_outs
 from wsss.tracking.pictures import gallery_of
-from wsss.tracking.records import Record, digest
+from wsss.tracking.reading import reading
+from wsss.tracking.records import Record
 from wsss.tracking.results import Results, all_results
 from wsss.tracking.stages import evaluation_record, stage_record
 from wsss.tracking.store import Store, alone, open_store, reaching
@@ -17,7 +19,6 @@ from wsss.tracking.variants import variant_record
 from wsss.tracking.writer import Writer
 
 _PATIENCE = 60.0
-_LOCK_FILE = Path("dvc.lock")
 
 
 class Published(NamedTuple):
@@ -37,11 +38,12 @@ def publish(params: Params) -> Published:
     Runs that are there with the same content are left alone; a second call changes nothing.
 
     Raises:
-        UserError: no results, or a store that cannot be used; what was written until then is
-            whole, the next call goes on from there.
+        UserError: no results, one that cannot be read, or a store that cannot be used; what was
+            written until then is whole, the next call goes on from there.
     """
     run, tracking = params.base.run, params.base.tracking
-    found = all_results(params)
+    with reading():
+        found = all_results(params)
     if not found:
         root = Path(run.results) / run.dataset
         raise UserError(
@@ -54,16 +56,23 @@ def publish(params: Params) -> Published:
 
 def _publish(store: Store, dataset: str, found: list[Results]) -> Published:
     writer = Writer(store, dataset)
-    written, parents, runs = 0, [], 0
+    written, runs = 0, 0
+    parents: list[tuple[Results, Record]] = []
     for results in found:
-        for record in records(results):
+        with reading():
+            mine = list(records(results))
+        for record in mine:
             written += writer.write(record)
-            runs += 1
-            if record.parent is None:
-                parents.append(record)
-    removed = writer.remove_rest(record.key for record in parents)
+        runs += len(mine)
+        parents.append((results, mine[0]))
+    removed = writer.remove_rest(record.key for _, record in parents)
     # Links need the ids of all runs.
-    updated = sum(writer.update(record, _loose()) for record in parents)
+    outs = locked_outs()
+    updated = 0
+    for results, record in parents:
+        with reading():
+            version = lock_hash(outs, results.paths.run)
+        updated += writer.update(record, {"dvc_lock": version})
     return Published(store.uri, runs, written, removed, updated, writer.notes)
 
 
@@ -76,10 +85,3 @@ def records(results: Results) -> Iterator[Record]:
         yield stage_record(results, stage, gallery.stage(stage) if gallery else ())
     for what in results.evaluations:
         yield evaluation_record(results, what)
-
-
-def _loose() -> dict[str, str]:
-    """Tags of a run that change while its content does not."""
-    if not _LOCK_FILE.is_file():
-        return {}
-    return {"dvc_lock": digest(_LOCK_FILE.read_bytes())}

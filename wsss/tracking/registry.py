@@ -24,7 +24,8 @@ def register_network(params: Params, variant: str, seed: int, name: str) -> tupl
     dataset = params.base.run.dataset
     with reaching(store.uri):
         key = run_key(dataset, variant, seed)
-        runs = runs_by_key(store, store.experiment(dataset)).get(key)
+        found = runs_by_key(store, store.experiment(dataset)).get(key, ())
+        runs = [run for run in found if CONTENT in run.data.tags]
         if not runs:
             raise UserError(f"{key} is not published: it has no finished stage")
         return _register(store.client, runs[0], name)

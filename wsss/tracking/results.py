@@ -14,9 +14,10 @@ from typing import Any
 from wsss.artifacts import load_json, weights_meta
 from wsss.config import Config, Params, stage_params
 from wsss.errors import UserError
+from wsss.jobrecords import JobRecord, evaluation_records, stage_records
 from wsss.paths import Paths
-from wsss.stages.evaluations import EVALUATIONS
-from wsss.tracking.layout import FILES, TRAINED
+from wsss.pipeline import FILES, TRAINED
+from wsss.stages.ownership import own_evaluations, own_stages, passed_evaluations, passed_stages
 from wsss.tracking.records import Input, Times
 
 # What the flat report of an evaluation holds beside scores.
@@ -61,22 +62,18 @@ class Results:
     @cached_property
     def stages(self) -> list[str]:
         """Stages that this variant ran itself and that are finished."""
-        return [
-            stage
-            for stage, (folder, names) in FILES.items()
-            if folder not in self.owners and all((self.folder(stage) / n).is_file() for n in names)
-        ]
+        own = own_stages(self.params, self.variant)
+        return [stage for stage in own if all(path.is_file() for path in self.outputs(stage))]
 
     @cached_property
     def shared(self) -> dict[str, str]:
         """Key of the stage's run in the variant that ran it, by stage."""
-        dataset = self.paths.dataset
-        found = {
-            stage: f"{run_key(dataset, self.owners[folder], self.seed)}/{stage}"
-            for stage, (folder, names) in FILES.items()
-            if folder in self.owners and (self._held(stage) / names[0]).is_file()
-        }
-        for what in EVALUATIONS:
+        dataset, found = self.paths.dataset, {}
+        for stage in passed_stages(self.config):
+            owner = self.owners.get(FILES[stage][0])
+            if owner is not None and self.outputs(stage, shared=True)[0].is_file():
+                found[stage] = f"{run_key(dataset, owner, self.seed)}/{stage}"
+        for what in passed_evaluations(self.config):
             owner = self.owners.get(f"metrics/{what}")
             if owner is not None and self._report_path(what).is_file():
                 found[f"evaluate_{what}"] = f"{run_key(dataset, owner, self.seed)}/evaluate_{what}"
@@ -110,7 +107,7 @@ class Results:
     @cached_property
     def evaluations(self) -> list[str]:
         """Evaluations that this variant ran itself."""
-        own = (what for what in EVALUATIONS if f"metrics/{what}" not in self.owners)
+        own = own_evaluations(self.params, self.variant)
         return [what for what in own if self.report(what) is not None]
 
     def table(self, what: str, name: str) -> list[dict[str, str]]:
@@ -119,16 +116,11 @@ class Results:
 
     # What jobs cost
 
-    def costs(self, stage: str) -> list[tuple[Path, dict[str, Any]]]:
+    def costs(self, stage: str) -> list[JobRecord]:
         """The records of a stage's jobs (one, or one a shard), with their files."""
         if stage.startswith("evaluate_"):
-            what = stage.removeprefix("evaluate_")
-            paths = [self.paths.run / "metrics" / f"{what}.run.json"]
-            return [(path, load_json(path)) for path in paths if path.is_file()]
-        folder = self.folder(stage)
-        found = [*sorted(folder.glob("*.run.json")), *sorted(folder.glob("shards/*.run.json"))]
-        records = [(path, load_json(path)) for path in found]
-        return [(path, facts) for path, facts in records if facts.get("stage") == stage]
+            return evaluation_records(self.paths, stage.removeprefix("evaluate_"))
+        return stage_records(self.paths, stage, self.params.base.resources.shards)
 
     def times(self, stage: str) -> Times:
         """When the stage's jobs ran, from the times of the files that they wrote last."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wsss.artifacts import json_bytes
-from wsss.tracking.layout import TRAINED, roles_of
+from wsss.pipeline import TRAINED
+from wsss.tracking.layout import roles_of
 from wsss.tracking.records import File, Metric, Record, digest, flatten, metric_name
 from wsss.tracking.results import NO_SCORES, Results, file_hash, read_rows
 
@@ -98,11 +99,18 @@ def _curve(path: Path) -> Iterator[Metric]:
                 yield Metric(metric_name(column), float(cell), int(row["step"]))
 
 
-def _costs(results: Results, stage: str) -> Iterator[Metric]:
-    jobs = [facts for _, facts in results.costs(stage)]
+def cost_metrics(jobs: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
+    """What jobs cost together; GPU memory only where it was used."""
     if jobs:
         yield Metric("seconds", round(sum(float(job["seconds"]) for job in jobs), 2))
         yield Metric("peak_memory_mb", max(float(job["peak_rss_mb"]) for job in jobs))
+    cuda = [float(job["cuda_peak_mb"]) for job in jobs if job.get("cuda_peak_mb") is not None]
+    if cuda:
+        yield Metric("peak_cuda_mb", max(cuda))
+
+
+def _costs(results: Results, stage: str) -> Iterator[Metric]:
+    return cost_metrics([facts for _, facts in results.costs(stage)])
 
 
 def _tags(results: Results, stage: str) -> dict[str, str]:

@@ -13,11 +13,12 @@ from wsss.artifacts import load_json
 from wsss.config import Config
 from wsss.config.slices import SHARED
 from wsss.paths import Paths
-from wsss.stages.evaluations import EVALUATIONS, wanted
-from wsss.tracking.layout import TRAINED
+from wsss.pipeline import TRAINED
+from wsss.stages.evaluations import wanted
+from wsss.stages.ownership import passed_evaluations
 from wsss.tracking.records import File, Metric, Network, Record, Times, digest, flatten, metric_name
 from wsss.tracking.results import Results, file_hash
-from wsss.tracking.stages import revisions, scores
+from wsss.tracking.stages import cost_metrics, revisions, scores
 
 # What refinements are from; a method names its own paper.
 REFINEMENTS = {
@@ -85,9 +86,9 @@ def _complete(results: Results) -> bool:
 
 def _metrics(results: Results, stages: list[str]) -> Iterator[Metric]:
     final = None
-    for what in EVALUATIONS:
+    for what in passed_evaluations(results.config):
         report = results.report(what)
-        if report is None or (what not in wanted(results.config) and what != "boxes"):
+        if report is None:
             continue
         if what in _WHOLE:
             yield from scores(report, f"{what}_")
@@ -102,10 +103,7 @@ def _metrics(results: Results, stages: list[str]) -> Iterator[Metric]:
     upper = _upper(results)
     if final is not None and upper:
         yield Metric("share_of_supervised", round(final / upper, 6))
-    jobs = [facts for stage in stages for _, facts in results.costs(stage)]
-    if jobs:
-        yield Metric("seconds", round(sum(float(job["seconds"]) for job in jobs), 2))
-        yield Metric("peak_memory_mb", max(float(job["peak_rss_mb"]) for job in jobs))
+    yield from cost_metrics([facts for stage in stages for _, facts in results.costs(stage)])
 
 
 def _upper(results: Results) -> float | None:
@@ -162,7 +160,7 @@ def _origin(config: Config) -> tuple[str, str]:
     from wsss.methods import load_method
 
     info = load_method(config.method.name).info
-    papers = [info.paper]
+    papers = [info.paper_of(config.method.params)]
     if config.road == "two-stage":
         papers.append(REFINEMENTS[config.refine.method])
     return "; ".join(filter(None, papers)), info.status

@@ -18,8 +18,8 @@ from typing import Any
 from wsss.config import STAGES, Params
 from wsss.config.slices import layout_of
 from wsss.errors import UserError
+from wsss.pipeline import stages_run
 from wsss.provenance import files_of, stage_modules
-from wsss.report.configuration import stages_run
 from wsss.stages.evaluations import stage_of
 from wsss.versioning.graph import BASE, Job
 from wsss.versioning.places import Place, Places

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _PARTS = ("layout", "keys")
 # What is asked for and cannot be had, and why.
 UNSUPPORTED = {
-    "psa-resnet38": "it needs Wide-ResNet-38, which is not among the backbones",
-    "seam-resnet38": "it needs Wide-ResNet-38, which is not among the backbones",
+    "psa-resnet38": "no layout maps its keys to the backbone wide_resnet38 yet",
+    "seam-resnet38": "no layout maps its keys to the backbone wide_resnet38 yet",
     "psa-vgg16": "it needs PSA's dilated VGG-16, which is not among the backbones",
     "irn-resnet50-irn": "the boundary and displacement network is trained here, not imported",
 }

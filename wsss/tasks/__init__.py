@@ -1,0 +1,1 @@
+"""Networks with their objectives, as they are trained and as their weights are kept."""
