@@ -25,6 +25,7 @@ FREE = frozenset(
     {
         *("epochs", "lr", "head_lr", "bias_lr", "bias_decay", "momentum", "weight_decay"),
         *("schedule", "power", "schedule_every", "warmup", "warmup_start", "bn_momentum"),
+        *("combine", "flip_combine"),
         *("threshold", "background_threshold", "background_alpha", "label_confidence"),
         *("confident_fg", "confident_bg", "alpha_low", "alpha_high", "beta"),
         *("checkpoint", "weights", "allow_download", "about"),
