@@ -3,7 +3,8 @@
 python benchmarks/cuda_steps.py [--crop 448] [--batch 16] [--methods NAME...] [--out FILE]
 python benchmarks/cuda_steps.py --small        a minute on a CPU: does it run at all?
 
-Forms: fp32 eager, which the others are compared with; bf16; bf16 with channels_last; that with
+Forms: fp32 eager in all its bits, which the others are compared with; the same with TF32 in
+convolutions, which is torch's default on GPUs; bf16; bf16 with channels_last; that with
 torch.compile. Also how fast the device multiplies matrices, as what the steps can be held against.
 Images, tags and weights are random: no data and no download are needed. Writes JSON with the date
 and the device; `docs/performance.py` makes the page of it. Needs torch, timm, numpy, pydantic,
@@ -20,6 +21,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ sys.path.insert(0, str(ROOT))
 from wsss.config import Config, load_params
 from wsss.data.training import collate
 from wsss.engine.device import autocast, pick_device, place
+from wsss.engine.exact import exact_fp32
 from wsss.engine.loop import Fit, train_step
 from wsss.engine.optim import build_optimizer
 from wsss.engine.task import Progress
@@ -45,6 +48,7 @@ from wsss.networks.method import build_method
 
 FORMS: dict[str, dict[str, Any]] = {
     "fp32": {"precision": "fp32", "channels_last": False, "compile": False},
+    "tf32": {"precision": "fp32", "channels_last": False, "compile": False},
     "bf16": {"precision": "bf16", "channels_last": False, "compile": False},
     "bf16+channels_last": {"precision": "bf16", "channels_last": True, "compile": False},
     "bf16+channels_last+compile": {"precision": "bf16", "channels_last": True, "compile": True},
@@ -169,14 +173,20 @@ def inference(config: Config, device: torch.device) -> Callable[[], Tensor]:
     return cams
 
 
+def bits(form: str) -> AbstractContextManager[None]:
+    """All of fp32's in the reference, torch's default in all other forms."""
+    return exact_fp32() if form == "fp32" else nullcontext()
+
+
 def measured(name: str, form: str, options: argparse.Namespace) -> dict[str, Any]:
     """Rates of one method in one form; what went wrong instead, if anything did."""
     found: dict[str, Any] = {"method": name, "form": form}
     for kind, make in (("step", training), ("cam", inference)):
         try:
             config = configuration(name, options, FORMS[form])
-            run = make(config, pick_device(config.compute))
-            found[kind] = round(rate(run, config.classify.batch, options), 2)
+            with bits(form):
+                run = make(config, pick_device(config.compute))
+                found[kind] = round(rate(run, config.classify.batch, options), 2)
         except (UserError, RuntimeError) as error:
             found[f"{kind}_error"] = str(error).splitlines()[0]
         if options.device.startswith("cuda"):
@@ -197,11 +207,11 @@ def matmul(options: argparse.Namespace) -> dict[str, float]:
     ):
         if tf32 and not options.device.startswith("cuda"):
             continue
-        torch.backends.cuda.matmul.allow_tf32 = tf32
         left, right = (torch.rand(size, size, device=options.device).to(dtype) for _ in range(2))
-        products = rate(lambda a=left, b=right: a @ b, 1, options)
+        with exact_fp32():
+            torch.backends.cuda.matmul.allow_tf32 = tf32
+            products = rate(lambda a=left, b=right: a @ b, 1, options)
         found[name] = round(2 * size**3 * products / 1e12, 3)
-    torch.backends.cuda.matmul.allow_tf32 = False
     return found
 
 
@@ -227,8 +237,10 @@ def parse() -> argparse.Namespace:
     options.warm, options.steps, options.repeat = (1, 2, 2) if options.small else (5, 10, 3)
     if options.small:
         options.crop, options.batch = 96, 4
-    # Compiling takes minutes a method, and on a CPU says nothing of a GPU.
-    options.forms = options.forms or [f for f in FORMS if not (options.small and "compile" in f)]
+    # Compiling takes minutes a method, and on a CPU says nothing of a GPU; nor has one TF32.
+    left_out = {f for f in FORMS if options.small and "compile" in f}
+    left_out |= set() if options.device.startswith("cuda") else {"tf32"}
+    options.forms = options.forms or [f for f in FORMS if f not in left_out]
     options.compiles = any("compile" in form for form in options.forms)
     return options
 

@@ -12,6 +12,13 @@ from typing import Any
 
 HERE = Path(__file__).parent
 NAMES = {"step": "Training step", "cam": "CAM inference"}
+COMPILE = (
+    "`torch.compile` (`compute.compile`) takes the backbone alone: heads and losses differ from "
+    "step to step. Training has one size of crops and a graph for it. At inference images and "
+    "scales have many sizes, and one graph serves all (`dynamic=True`). Images padded to a few "
+    "sizes, a graph each, would have kernels made for their sizes, but other maps: what a network "
+    "sees at its borders reaches far into the image."
+)
 
 
 def table(report: dict[str, Any], kind: str) -> list[str]:
@@ -57,6 +64,8 @@ def page(report: dict[str, Any]) -> str:
             "a GPU `python benchmarks/cuda_steps.py && python docs/performance.py` replaces it.",
             "",
         ]
+    compiled = any("compile" in row["form"] for row in report["rows"])
+    lines += [COMPILE if compiled else f"{COMPILE} How fast that is has not been measured.", ""]
     for kind in NAMES:
         lines += ["Images a second; in brackets, relative to fp32 eager:", ""]
         lines += [*table(report, kind), ""]

@@ -109,7 +109,7 @@ def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Wor
                 ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*")
             )
         (folder / "profiles").symlink_to("workflow/profiles")
-        _narrow_windows(folder / "wsss" / "inference" / "progress.py")
+        _narrow_windows(folder / "wsss" / "shards.py")
         return Workspace(folder)
 
     return make

@@ -177,10 +177,10 @@ def reference(make_workspace: Callable[[], Workspace]) -> Reference:
     workspace = make_workspace()
     loop = workspace.folder / "wsss" / "engine" / "loop.py"
     text = loop.read_text()
-    line = "        done = step + 1\n"
+    line = "            self._learn(batch, progress)\n"
     assert text.count(line) == 1
     loop.write_text(
-        text.replace(line, f"{line}        time.sleep(float(Path('pace').read_text()))\n")
+        text.replace(line, f"{line}            time.sleep(float(Path('pace').read_text()))\n")
     )
     (workspace.folder / "pace").write_text("0")
     done = workspace.run(*map(trained, range(SEEDS)), **TRAINING)
