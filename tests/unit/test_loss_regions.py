@@ -43,6 +43,14 @@ def test_patches_are_drawn_in_their_bounds() -> None:
             assert size // 2 <= stride <= size
         seen.add(patches.size[0])
     assert seen == {5, 6, 7}
+    other = replace(DEFAULT, smallest=5, largest=3, step=4)
+    for seed in range(50):
+        patches = draw_patches(np.random.default_rng(seed), 15, 40, other)
+        assert all(n // 5 <= s <= n // 3 for s, n in zip(patches.size, (15, 40), strict=True))
+        assert all(
+            size // 4 <= stride <= size
+            for size, stride in zip(patches.size, patches.stride, strict=True)
+        )
 
 
 @pytest.mark.parametrize(("size", "stride", "pooling"), [(31, 7, 1), (10, 9, 1), (31, 30, 4)])

@@ -15,6 +15,7 @@ from wsss.config.schema import Backbone as BackboneConfig
 from wsss.data.training import Batch
 from wsss.data.views import Overlap
 from wsss.engine.task import Progress
+from wsss.losses.regions import DEFAULT
 from wsss.methods.muscle import Muscle, MuscleParams
 from wsss.models.backbones import build_backbone
 from wsss.models.dropout import KeyedDropPath, set_keys
@@ -77,6 +78,30 @@ def test_a_weight_of_zero_leaves_a_term_out_and_others_scale() -> None:
     set_keys(heavy, batch["key"])
     losses = heavy.losses(batch, at(0))
     torch.testing.assert_close(losses.total, 3 * losses.terms["focal"])
+
+
+def test_constants_of_the_losses_are_parameters() -> None:
+    assert muscle().regions == DEFAULT
+    own = {"overlap_least": 9, "overlap_aspect": 4.0, "patch_smallest": 5, "patch_largest": 4}
+    own |= {"patch_step": 3, "patch_least": 2, "patch_pooled": 10, "patch_pooling": 2}
+    regions = muscle(**own, epsilon=0.2, sinkhorn="alternate").regions
+    assert (regions.transport.epsilon, regions.transport.alternate) == (0.2, True)
+    found = (
+        *(regions.least_overlap, regions.largest_aspect, regions.smallest, regions.largest),
+        *(regions.step, regions.least_patch, regions.largest_patch, regions.pooling),
+    )
+    assert found == tuple(own.values())
+    with pytest.raises(ValueError, match="patch_smallest"):
+        MuscleParams(patch_smallest=1)
+    method, batch = muscle(erase=0.0).eval(), matched()
+    plain, halved, sharp = (
+        muscle(erase=0.0, **more).eval().losses(batch, at(0)).terms["focal"].detach()
+        for more in ({}, {"focal_alpha": 0.25}, {"focal_gamma": 0.0})
+    )
+    torch.testing.assert_close(halved, plain / 2)
+    logits = method(batch["image"]).logits.detach()
+    signed = torch.where(batch["label"] > 0, logits, -logits)
+    torch.testing.assert_close(sharp, -0.5 * F.logsigmoid(signed).sum(1).mean())
 
 
 def test_views_are_asked_for_when_a_term_needs_them(tiny_params: Params) -> None:

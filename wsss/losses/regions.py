@@ -29,6 +29,9 @@ class Regions:
         transport: the distance of two patches.
         least_overlap: smaller overlaps (pixels a side) are skipped.
         largest_aspect: longer overlaps are skipped.
+        smallest, largest: sliding patches have at least this fraction of the overlap's side (3: a
+            third) and at most that one.
+        step: they move by at least this fraction of their side (2: half), at most all of it.
         least_patch: images whose patches would have fewer cells a side are skipped.
         largest_patch: larger patches are averaged over ``pooling`` x ``pooling`` cells.
         pooling: of those and of all quadrants.
@@ -37,6 +40,9 @@ class Regions:
     transport: Transport = field(default_factory=Transport)
     least_overlap: int = 15
     largest_aspect: float = 5.0
+    smallest: int = 3
+    largest: int = 2
+    step: int = 2
     least_patch: int = 7
     largest_patch: int = 28
     pooling: int = 4
@@ -64,13 +70,16 @@ class Cut(NamedTuple):
     theirs: tuple[np.ndarray, np.ndarray]
 
 
-def draw_patches(rng: np.random.Generator, height: int, width: int) -> Patches:
+def draw_patches(
+    rng: np.random.Generator, height: int, width: int, how: Regions = DEFAULT
+) -> Patches:
     """Draw the patches of an overlap: a third to a half of it, moved by half to all of their size.
 
-    Size and stride are drawn for each axis.
+    Size and stride are drawn for each axis; ``how`` has the fractions.
     """
-    sizes = [int(rng.integers(length // 3, length // 2 + 1)) for length in (height, width)]
-    strides = [int(rng.integers(size // 2, size + 1)) for size in sizes]
+    lengths = (height, width)
+    sizes = [int(rng.integers(n // how.smallest, n // how.largest + 1)) for n in lengths]
+    strides = [int(rng.integers(size // how.step, size + 1)) for size in sizes]
     return Patches((sizes[0], sizes[1]), (strides[0], strides[1]))
 
 
@@ -152,7 +161,7 @@ def _patches(overlap: Overlap, rng: np.random.Generator, how: Regions) -> Patche
     sides = sorted((overlap.height, overlap.width))
     if sides[0] < how.least_overlap or sides[1] > how.largest_aspect * sides[0]:
         return None
-    patches = draw_patches(rng, overlap.height, overlap.width)
+    patches = draw_patches(rng, overlap.height, overlap.width, how)
     return patches if min(patches.stride) >= how.least_patch else None
 
 

@@ -25,7 +25,9 @@ Deviations, with the switch that takes the code's way where there is one:
 - The refinement loss takes its largest differences by the labels of each image, not of the whole
   batch (``er_count: batch``).
 - Seeds are refined CAMs at the grid of the features, summed at stride 4, and never below 0.
-- Pixels are normalised as the backbone's weights expect, not by ImageNet's mean for all.
+- Pixels are normalised as the backbone's weights expect, not by ImageNet's mean for all, and
+  convolutions of stride 2 pad by the size of their input; the official EfficientNet pads as for
+  one nominal size (300 pixels, B3; 600, B7), whatever it is given.
 - Random erasing has the size of a rectangle clipped to the image instead of drawn again.
 """
 
@@ -37,7 +39,7 @@ from typing import Annotated, ClassVar, Literal, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from wsss.config.schema import (
@@ -82,11 +84,14 @@ class MuscleParams(MethodParams):
 
     Attributes:
         focal, soft, rank, er, imc, pix, emd: weights of the terms; 0 leaves one out.
+        focal_alpha, focal_gamma: factor and exponent of the focal loss (Lin et al., ICCV 2017,
+            equation 5).
         imc_from, pix_from, emd_from: shares of training after which a term is there (epochs 4, 8
             and 12 of 16).
         projection: channels of the features that refine CAMs.
         drop_path: of the last residual branch (EfficientNet's drop connect).
-        erase, erase_least, erase_most: random erasing: share of images, bounds of the area.
+        erase, erase_least, erase_most, erase_aspect: random erasing (Zhong et al., AAAI 2020):
+            share of images, bounds of the area, least ratio of the shorter to the longer side.
         er_share: of the pixels, a label, whose differences are the largest.
         er_count: whose labels count, see the module's deviations.
         temperature: of the contrast of images.
@@ -95,6 +100,9 @@ class MuscleParams(MethodParams):
         epsilon, iterations, masses, sinkhorn: of the transport between regions, see
             :class:`wsss.losses.transport.Transport`; ``sinkhorn: alternate`` is the algorithm as
             Cuturi (NeurIPS 2013) has it.
+        overlap_least, overlap_aspect, patch_smallest, patch_largest, patch_step, patch_least,
+            patch_pooled, patch_pooling: of the regions, in the order of
+            :class:`wsss.losses.regions.Regions`.
     """
 
     focal: NonNegative = 1.0
@@ -104,6 +112,8 @@ class MuscleParams(MethodParams):
     imc: NonNegative = 1.0
     pix: NonNegative = 1.0
     emd: NonNegative = 1.0
+    focal_alpha: Positive = 0.5
+    focal_gamma: NonNegative = 2.0
     imc_from: Fraction = 0.25
     pix_from: Fraction = 0.5
     emd_from: Fraction = 0.75
@@ -112,6 +122,7 @@ class MuscleParams(MethodParams):
     erase: Fraction = 0.5
     erase_least: Fraction = 0.02
     erase_most: Fraction = 0.2
+    erase_aspect: PositiveFraction = 0.3
     er_share: Fraction = 0.2
     er_count: Literal["image", "batch"] = "image"
     temperature: Positive = 0.1
@@ -121,6 +132,23 @@ class MuscleParams(MethodParams):
     iterations: Count = 10
     masses: Masses = "raw"
     sinkhorn: Literal["together", "alternate"] = "together"
+    overlap_least: Count = 15
+    overlap_aspect: Positive = 5.0
+    patch_smallest: Count = 3
+    patch_largest: Count = 2
+    patch_step: Count = 2
+    patch_least: Count = 7
+    patch_pooled: Count = 28
+    patch_pooling: Count = 4
+
+    @model_validator(mode="after")
+    def _order(self) -> MuscleParams:
+        if self.patch_smallest < self.patch_largest:
+            raise ValueError(
+                f"1/patch_smallest is 1/{self.patch_smallest}: more than 1/patch_largest, "
+                f"1/{self.patch_largest}"
+            )
+        return self
 
 
 class Maps(NamedTuple):
@@ -148,6 +176,7 @@ class Muscle(Method):
             "(er_count: batch takes those of the batch).",
             "Seeds are summed at stride 4 and never negative.",
             "Pixels are normalised as the backbone's weights expect.",
+            "Convolutions pad by the size of their input, not for one nominal size.",
         ),
         terms={
             "focal": "focal loss of the tags",
@@ -175,13 +204,7 @@ class Muscle(Method):
         self.drop = KeyedDropout(dropout)
         self.classifier = nn.Conv2d(channels[-1], num_classes + self.first, 1, bias=False)
         self.project = nn.Conv2d(guides, self.params.projection, 1)
-        transport = Transport(
-            epsilon=self.params.epsilon,
-            iterations=self.params.iterations,
-            masses=self.params.masses,
-            alternate=self.params.sinkhorn == "alternate",
-        )
-        self.regions = Regions(transport)
+        self.regions = _regions(self.params)
 
     def forward(self, images: Tensor) -> Output:
         """Map (B, 3, H, W) to logits (B, C), CAMs (B, C, h, w) and features (B, D, h, w)."""
@@ -259,12 +282,13 @@ class Muscle(Method):
         if p.erase:
             uniform = keyed_uniform(batch["key"], _ERASE, 5)
             bounds = (p.erase_least, p.erase_most)
-            images = erase(images, uniform, self.backbone.mean, p.erase, bounds)
+            sides = (p.erase_aspect, 1 / p.erase_aspect)
+            images = erase(images, uniform, self.backbone.mean, p.erase, bounds, sides)
         maps = self.maps(images)
         logits = self._logits(maps.last).float()
         with full_precision(images):
             terms = {
-                "focal": focal(logits, labels),
+                "focal": focal(logits, labels, p.focal_alpha, p.focal_gamma),
                 "soft": F.multilabel_soft_margin_loss(logits, labels),
                 "rank": pairwise_ranking(logits, labels),
             }
@@ -312,6 +336,21 @@ class Muscle(Method):
             return with_background(stretched * labels[:, :, None, None])
         present = torch.cat([labels.new_ones(len(labels), 1), labels], dim=1)
         return stretched * present[:, :, None, None]
+
+
+def _regions(p: MuscleParams) -> Regions:
+    alternate = p.sinkhorn == "alternate"
+    return Regions(
+        Transport(epsilon=p.epsilon, iterations=p.iterations, masses=p.masses, alternate=alternate),
+        least_overlap=p.overlap_least,
+        largest_aspect=p.overlap_aspect,
+        smallest=p.patch_smallest,
+        largest=p.patch_largest,
+        step=p.patch_step,
+        least_patch=p.patch_least,
+        largest_patch=p.patch_pooled,
+        pooling=p.patch_pooling,
+    )
 
 
 def _spread(maps: Tensor, images: Tensor) -> Tensor:

@@ -18,7 +18,14 @@ Deviations:
 - The classifier has no background channel: the official one is never read.
 - Dropout masks depend on (sample, view, layer), not on a global generator.
 - Losses are computed in float32 under mixed precision.
-- Scaled sizes at inference are multiples of the output stride, as in the whole system.
+- Scaled sizes at inference are multiples of the output stride, and mean scores are kept at stride
+  4 until they are compared or refined by a CRF, as in the whole system.
+- Colours are jittered in one order, and hue by turning chroma, for a whole batch at once;
+  torchvision draws the order and turns hue in HSV.
+- Momentum is the configuration's, 0 in the paper's preset; the official optimiser ends up with
+  5e-4, its weight decay in the wrong place.
+- Seeds of activation maps, which the official code does not make, are the refined ones less their
+  lowest value, as SEAM's.
 - Any timm network will do: conv3 is then the map of stride 4, conv4 to conv6 the last three. The
   paper's is ``wide_resnet38``.
 - Where released code and intention differ, the code is followed in what it computes, since the
@@ -75,6 +82,9 @@ from wsss.refine.pcm import pcm
 class RtcParams(MethodParams):
     """Constants of RTC; all from the official code unless said otherwise.
 
+    Numbers of equations are those of the paper that a term is taken over from. Those of RTC's own
+    paper are not known here: docs/methods/rtc.md writes its terms out as the code computes them.
+
     A weight of 0 leaves the term out: its part of the network, if it trains no other, then stays
     as it starts.
     """
@@ -87,28 +97,28 @@ class RtcParams(MethodParams):
     low_width: Count = 48  # of conv3 in the decoder
     dilation: Count = 12  # of the decoder, at output stride 8
 
-    min_weight: NonNegative = 1.0
-    min_share: PositiveFraction = 0.25  # SEAM: lowest pixels
-    er_weight: NonNegative = 1.0
-    ecr_weight: NonNegative = 1.0
-    ecr_share: PositiveFraction = 0.2  # SEAM: entries that differ most
-    nce_weight: NonNegative = 0.1  # PPC: of each of the three contrasts
+    min_weight: NonNegative = 1.0  # SEAM's code: adaptive minimum pooling
+    min_share: PositiveFraction = 0.25  # SEAM's code: lowest pixels
+    er_weight: NonNegative = 1.0  # SEAM, equation 6
+    ecr_weight: NonNegative = 1.0  # SEAM, equation 7
+    ecr_share: PositiveFraction = 0.2  # SEAM's code: entries that differ most
+    nce_weight: NonNegative = 0.1  # PPC, section 3: of each of the three contrasts
     temperature: Positive = 0.1  # PPC
     background: PositiveFraction = 0.2  # PPC: score of the background in the contrast
     prototype_share: PositiveFraction = 0.125  # PPC: cells a class, of those of one view's map
     background_cells: Literal["constant", "lowest"] = "constant"
     absent_negatives: bool = True
-    com_weight: NonNegative = 1.0
-    com_share: PositiveFraction = 0.8
+    com_weight: NonNegative = 1.0  # compensator
+    com_share: PositiveFraction = 0.8  # entries that differ most
 
-    seg_weight: NonNegative = 1.0
+    seg_weight: NonNegative = 1.0  # 1-stage's balanced cross-entropy
     seg_start: Fraction = 0.28  # fraction of training: epoch 7 of 25
     seg_high: PositiveFraction = 0.55  # background that surely-foreground pixels exceed
     seg_low: PositiveFraction = 0.2  # background that surely-background pixels do not reach
     seg_iterations: Natural = 10  # VARM
     seg_dilations: list[Count] = Field(min_length=1, default=list(DILATIONS))
-    seg_contrast: Positive = 4.0
-    seg_variation: NonNegative = 0.01
+    seg_contrast: Positive = 4.0  # VARM: factor on the differences of colours
+    seg_variation: NonNegative = 0.01  # VARM: weight of a neighbour's variation
 
     score_background: PositiveFraction = 0.17  # at inference
 
@@ -196,6 +206,8 @@ class Rtc(Method):
             "decoder and L_seg start together",
             "no background channel in the classifier, which is never read",
             "float32 losses, keyed dropout, sizes in multiples of the output stride",
+            "scores kept at stride 4, colours jittered in one order, momentum 0 for 5e-4",
+            "seeds of activation maps as SEAM's: refined, less their lowest value",
         ),
         terms={
             "cls": "multi-label soft margin of both views' averaged CAMs",
