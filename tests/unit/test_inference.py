@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from wsss.config.schema import Compute, Predict
@@ -141,6 +142,24 @@ def test_an_image_smaller_than_a_cell(images: Tensor) -> None:
     (maps,) = multi_scale(pooled, images[:, :, :1, :2], [0.5], False, (1, 1), STRIDE)
     assert maps.shape == (2, 3, 1, 1)
     assert maps.isfinite().all()
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 1.5])
+def test_images_may_be_resized_bicubically(images: Tensor, scale: float) -> None:
+    """As PIL does it, and within the range of bytes."""
+    seen: list[Tensor] = []
+
+    def network(batch: Tensor) -> Tensor:
+        seen.append(batch)
+        return pooled(batch)
+
+    list(multi_scale(network, images, [scale], False, GRID, STRIDE, resize="bicubic"))
+    size = (round(64 * scale), round(48 * scale))
+    for image, got in zip(images, seen[0], strict=True):
+        for plane, found in zip(image, got, strict=True):
+            resized = Image.fromarray(plane.numpy()).resize(size, Image.Resampling.BICUBIC)
+            expected = torch.from_numpy(np.asarray(resized).copy()).clamp(0, 1)
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
 
 
 # CAMs

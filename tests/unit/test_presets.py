@@ -193,7 +193,7 @@ def test_the_numbers_of_muscle() -> None:
     assert (first.epochs, first.batch, first.crop, first.long_side) == (16, 16, 448, [448, 768])
     assert IMAGES["voc"] // first.batch * first.epochs == 10_576
     assert (first.geometry, first.bn_momentum) == ("undilated", 0.01)
-    assert sorted(config.cam.scales) == [0.5, 1.0, 1.5, 2.0]
+    assert (sorted(config.cam.scales), config.cam.resize) == ([0.5, 1.0, 1.5, 2.0], "bicubic")
     walk = config.walk
     assert (walk.beta, walk.steps, walk.radius, walk.background_threshold) == (8, 2**6, 5, 0.35)
     assert (last.optimizer, last.lr, last.weight_decay, last.clip) == ("adam", 1e-5, 1e-5, 9)

@@ -247,6 +247,7 @@ class Cam(Section):
     scales: Scales
     flip: bool
     flip_combine: Literal["sum", "max"]
+    resize: Literal["bilinear", "bicubic"]
     batch: Count
     stride: Count
     maps: str | None

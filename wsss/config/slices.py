@@ -27,6 +27,7 @@ STAGES: dict[str, tuple[str, ...]] = {
         "cam.scales",
         "cam.flip",
         "cam.flip_combine",
+        "cam.resize",
         "cam.batch",
         "cam.stride",
         "cam.maps",

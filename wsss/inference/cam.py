@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from wsss.inference.scales import by_scale, multi_scale
+from wsss.inference.scales import Resize, by_scale, multi_scale
 
 
 def multi_scale_cam(
@@ -20,6 +20,7 @@ def multi_scale_cam(
     multiple: int,
     normalise: Callable[[Tensor], Tensor],
     flip_combine: Literal["sum", "max"] = "sum",
+    resize: Resize = "bilinear",
 ) -> Tensor:
     """Sum the maps of all passes and bring them to [0, 1].
 
@@ -34,12 +35,13 @@ def multi_scale_cam(
             :meth:`wsss.methods.base.Method.normaliser` says.
         flip_combine: what of an image and its mirrored twin counts; ``max``: the higher of both
             (Ru et al., ToCo, CVPR 2023, official code).
+        resize: of images, see :func:`wsss.inference.scales.multi_scale`.
 
     Returns:
         (B, C, *grid) in [0, 1].
     """
     total = torch.zeros(())
-    passes = multi_scale(seed_maps, images, scales, flip, grid, multiple)
+    passes = multi_scale(seed_maps, images, scales, flip, grid, multiple, resize=resize)
     if flip_combine == "max":
         passes = by_scale(passes, flip, torch.maximum)
     for maps in passes:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Resize = Literal["bilinear", "bicubic"]
 
 
 def aligned(length: int, scale: float, multiple: int) -> int:
@@ -25,6 +28,7 @@ def multi_scale(
     grid: tuple[int, int],
     multiple: int,
     antialias: bool = True,
+    resize: Resize = "bilinear",
 ) -> Iterator[Tensor]:
     """Yield the maps of each pass, resized to ``grid`` and flipped back.
 
@@ -36,6 +40,7 @@ def multi_scale(
         grid: (h, w) of the result.
         multiple: output stride that scaled sizes are rounded to.
         antialias: of images made smaller.
+        resize: of images; maps are resized bilinearly.
 
     Yields:
         (B, K, h, w) float32, one a pass.
@@ -43,8 +48,11 @@ def multi_scale(
     height, width = images.shape[2:]
     for scale in scales:
         size = (aligned(height, scale, multiple), aligned(width, scale, multiple))
-        smooth = antialias and scale < 1
-        scaled = F.interpolate(images, size, mode="bilinear", align_corners=False, antialias=smooth)
+        # Bicubically as PIL, whose kernel is the same both ways; torch's own is a sharper one.
+        smooth = antialias and (scale < 1 or resize == "bicubic")
+        scaled = F.interpolate(images, size, mode=resize, align_corners=False, antialias=smooth)
+        if resize == "bicubic":  # overshoots at edges, which bytes cannot
+            scaled = scaled.clamp(0, 1)
         batch = torch.cat([scaled, scaled.flip(3)]) if flip else scaled
         maps = network(batch).float()
         passes = maps.chunk(2) if flip else (maps,)

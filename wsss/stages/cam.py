@@ -48,6 +48,7 @@ def run(context: Context, out: Path, shard: int = 0, shards: int = 1) -> None:
                         config.classify.output_stride,
                         normalise,
                         config.cam.flip_combine,
+                        config.cam.resize,
                     )
                 for index, cam in zip(indices, cams.cpu(), strict=True):
                     present = manifest.present(held[index])
