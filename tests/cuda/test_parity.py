@@ -22,8 +22,8 @@ from wsss.engine.device import autocast, place
 from wsss.engine.exact import exact_fp32
 from wsss.engine.loop import to_device
 from wsss.engine.task import Progress
+from wsss.grids import grid_of
 from wsss.inference.cam import multi_scale_cam
-from wsss.inference.scales import grid_of
 from wsss.methods import method_names
 from wsss.methods.base import Method
 from wsss.models.dropout import set_keys
@@ -46,7 +46,7 @@ OTHERS = [form for form in FORMS if form != EXACT]
 # that late in training only the loss is held, and only of forms that keep the bits.
 EARLY, LATE = Progress(0, 100, 0), Progress(95, 100, 9)
 KEEPING = ["channels_last", "compile"]
-SIZES = [(96, 128), (80, 112), (64, 64)]
+SIZES, SCALES = [(96, 128), (80, 112), (64, 64)], [0.5, 1.0]
 
 
 def bits(form: str) -> AbstractContextManager[None]:
@@ -92,8 +92,8 @@ def cams(name: str, form: str) -> list[Tensor]:
         images = torch.rand(2, 3, *size, generator=generator).to(device)
         with bits(form), autocast(compute, device):
             maps = multi_scale_cam(
-                *(method.seeds(None), images, [0.5, 1.0], True, grid_of(size, 4), 16),
-                method.normalise_seeds,
+                *(method.seeds(None), images, SCALES, True, grid_of(size, 4), 16),
+                method.normaliser(None, 2 * len(SCALES)),
             )
         found.append(maps.float().cpu())
     return found
