@@ -97,6 +97,21 @@ def test_one_variant_has_no_differences(tiny_raw: dict[str, Any]) -> None:
     assert kinds == ["text", "fold"]
 
 
+def test_a_section_that_only_some_variants_have_is_a_difference() -> None:
+    """Null in one variant, numbers in another: no YAML holds both."""
+    values = {"a": {"s.x": None, "s.y": 1}, "b": {"s.x.p": 2, "s.x.q.r": 3, "s.y": 1}}
+    table = next(block for block in blocks(values) if isinstance(block, Table))
+    assert [list(row) for row in table.rows] == [
+        ["s.x", "null", "–"],
+        ["s.x.p", "–", "2"],
+        ["s.x.q.r", "–", "3"],
+    ]
+    common = next(block for block in blocks(values) if isinstance(block, Fold))
+    (code,) = common.blocks
+    assert isinstance(code, Code)
+    assert yaml.safe_load(code.text) == {"s": {"y": 1}}
+
+
 def test_values_are_written_as_in_yaml() -> None:
     assert [plain(v) for v in (None, True, 0.5, [1, 2], "a: b", {})] == [
         *("null", "true", "0.5", "[1, 2]", "'a: b'", "{}"),

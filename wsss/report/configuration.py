@@ -44,7 +44,8 @@ def blocks(values: Mapping[str, Mapping[str, Any]]) -> list[Block]:
     """Differences, common keys, and every variant's own complete list."""
     variants = list(values)
     keys = sorted({key for found in values.values() for key in found})
-    differing = [key for key in keys if len(_values(values, key)) > 1]
+    apart = _sections_of_some(keys)
+    differing = [key for key in keys if key in apart or len(_values(values, key)) > 1]
     common = {
         key: next(found[key] for found in values.values() if key in found)
         for key in keys
@@ -72,6 +73,18 @@ def blocks(values: Mapping[str, Mapping[str, Any]]) -> list[Block]:
         ]
         result.append(Fold("Each variant, complete", complete))
     return result
+
+
+def _sections_of_some(keys: Sequence[str]) -> set[str]:
+    """Keys that are a section in one variant and a plain value in another, such as one that is
+    null unless it is used: the key itself, and all within the section."""
+    known = set(keys)
+    found = set()
+    for key in keys:
+        parts = key.split(".")
+        above = {".".join(parts[:i]) for i in range(1, len(parts))} & known
+        found |= {key, *above} if above else set()
+    return found
 
 
 def _values(values: Mapping[str, Mapping[str, Any]], key: str) -> set[str]:
