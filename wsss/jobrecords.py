@@ -39,10 +39,11 @@ class JobRecord(NamedTuple):
 
 
 def records(paths: Paths, params: Params) -> Iterator[JobRecord]:
-    """Yield the records of all jobs of one variant and seed."""
-    for stage in own_stages(params, paths.variant):
+    """Yield the records of all jobs of one variant and seed that the results of the run need."""
+    run = params.base.run.variants
+    for stage in own_stages(params, paths.variant, run):
         yield from stage_records(paths, stage, params.base.resources.shards)
-    for what in own_evaluations(params, paths.variant):
+    for what in own_evaluations(params, paths.variant, run):
         yield from evaluation_records(paths, what)
 
 

@@ -236,13 +236,17 @@ def test_what_is_left_from_another_configuration_is_no_run(params: Params) -> No
     }
 
 
-def test_a_stage_that_only_another_variant_needs_is_a_run(params: Params) -> None:
+def test_a_stage_that_only_another_variant_needs_is_a_run(
+    params: Params, raw: dict[str, Any]
+) -> None:
     _store(params, "baseline", "seeds", "confident")
     found = by_key(params)
     key = "scenes/baseline/seed0/seeds_confident"
     assert key in found
     assert found["scenes/irnet/seed0"].links["seeds_confident"] == key
     assert "seeds_confident" not in found["scenes/baseline/seed0"].links
+    # That one need not be of the run to be published.
+    assert key in by_key(Params(overlay(raw, {"run": {"variants": ["baseline", "supervised"]}})))
 
 
 def test_curves_keep_their_steps_and_leave_empty_cells_out(params: Params) -> None:

@@ -60,9 +60,14 @@ class Results:
         return about
 
     @cached_property
+    def published(self) -> list[str]:
+        """Every defined variant that has a folder, of the run or not."""
+        return [name for name in self.params.variants if (self.paths.root / name).is_dir()]
+
+    @cached_property
     def stages(self) -> list[str]:
         """Stages that this variant ran itself and that are finished."""
-        own = own_stages(self.params, self.variant)
+        own = own_stages(self.params, self.variant, self.published)
         return [stage for stage in own if all(path.is_file() for path in self.outputs(stage))]
 
     @cached_property
@@ -107,7 +112,7 @@ class Results:
     @cached_property
     def evaluations(self) -> list[str]:
         """Evaluations that this variant ran itself."""
-        own = own_evaluations(self.params, self.variant)
+        own = own_evaluations(self.params, self.variant, self.published)
         return [what for what in own if self.report(what) is not None]
 
     def table(self, what: str, name: str) -> list[dict[str, str]]:
