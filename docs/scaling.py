@@ -180,7 +180,8 @@ def page() -> str:
         "before": earlier,
         "projected": projected,
     }.items():
-        text = text.replace(f"<!-- {name} -->", "\n".join(part()))
+        there = (DATA / f"{name}.json").exists()
+        text = text.replace(f"<!-- {name} -->", "\n".join(part()) if there else "Not measured yet.")
     return text
 
 
