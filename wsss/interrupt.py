@@ -92,8 +92,13 @@ def deferred() -> Iterator[None]:
         raise stop
 
 
+def ignore() -> None:
+    """Let no further signal interrupt this process, until :func:`handled` ends."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 def leave_to_parent(_worker: int) -> None:
     """Ignore signals in a data-loading process: they reach the whole group, and the parent, which
     may still need a batch, tells its workers when to end."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    ignore()

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from wsss.interrupt import SIGNALS, Interrupted, deferred, handled, pending
+from wsss.interrupt import SIGNALS, Interrupted, deferred, handled, ignore, pending
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +34,16 @@ def test_a_signal_ends_the_block(number: signal.Signals, code: int) -> None:
     assert caught.value.code == code
     assert isinstance(caught.value, KeyboardInterrupt)
     assert signal.getsignal(number) is before
+
+
+def test_what_is_ending_ignores_signals_until_the_block_ends() -> None:
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with handled():
+        ignore()
+        for number in SIGNALS:
+            signal.raise_signal(number)
+        assert pending() is None
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_a_deferred_signal_waits_for_the_end_of_its_block() -> None:

@@ -19,7 +19,7 @@ from torch.distributed.rendezvous import rendezvous
 from wsss.distributed.launch import LOST
 from wsss.distributed.place import place
 from wsss.errors import UserError
-from wsss.interrupt import Interrupted
+from wsss.interrupt import Interrupted, ignore
 
 if TYPE_CHECKING:
     # Private to torch, and absent where it was built without its distributed part.
@@ -78,7 +78,9 @@ def joined(device: str) -> Iterator[None]:
         _claim_gpu(here.local, device, cuda)
         yield
     except (LostPeerError, dist.DistError) as error:
-        # For the log alone: who started the processes has a line for the terminal.
+        # Who started the processes asks those that are left to end, as this one does already, and
+        # has the line for the terminal.
+        ignore()
         log.error("process %d lost another: %s", number, _first_line(error.__cause__ or error))
         log.debug("left alone", exc_info=True)
         raise SystemExit(LOST) from error
@@ -86,6 +88,7 @@ def joined(device: str) -> Iterator[None]:
         # Who started the processes says so: it was told to stop, or stops those that are left.
         raise SystemExit(stop.code) from stop
     except Exception as error:
+        ignore()
         if not _first_to_fail(store):
             log.debug("failed after another process", exc_info=True)
             raise SystemExit(1) from error
