@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,17 @@ import pytest
 
 from wsss.artifacts import ArrayStore
 from wsss.bench import child
+from wsss.bench import run as bench_run
 from wsss.bench.child import Job, Spent, measure
 from wsss.bench.inputs import stores_of, write_store
 from wsss.bench.run import bench_raw, tasks_of
-from wsss.bench.subject import Subject, draw_photo, write_manifest, write_photos
+from wsss.bench.subject import (
+    Subject,
+    draw_photo,
+    usual_window,
+    write_manifest,
+    write_photos,
+)
 from wsss.config import Params
 from wsss.config.resolve import overlay
 from wsss.data.manifest import Manifest
@@ -35,10 +43,11 @@ ENTRY = {
     "peak_mb": 700.0,
     "cuda_peak_mb": None,
     "pixels": 100,
+    "batch_pixels": 100,
     "artifact_bytes": 10,
 }
 FILE: dict[str, Any] = {
-    "version": 1,
+    "version": 2,
     "machine": "m",
     "device": "cpu",
     "python": "3.11",
@@ -64,18 +73,62 @@ def test_a_unit_costs_the_difference(
     unit: float,
 ) -> None:
     """A run takes 10 s and 2 s a unit by the wall, half of it by the processor."""
-    times = iter([0.0, 0.5, 0.0, 0.0, 0.7, 0.0])  # the clock of the first run is no part of it
+    # Neither the first run nor the first of many, which make everything ready, are part of it.
+    preparing = iter([50.0, 0.0, 50.0])
+    times = iter([0.0, 0.5, 0.0, 0.0, 0.7, 0.0])
 
     def once(_job: Job, count: int) -> Spent:
-        noise = next(times, 0.0)
-        return Spent(10 + 2 * count + noise, 5 + count)
+        extra, noise = next(preparing, 0.0), next(times, 0.0)
+        return Spent(10 + 2 * count + noise + extra, 5 + count + extra)
 
     monkeypatch.setattr(child, "_bytes", lambda _: 1)
-    monkeypatch.setattr(child, "_mix", lambda _: None)
+    monkeypatch.setattr(child, "_mix", lambda _: 0)
     found = measure(job(tiny_params, stage, tmp_path), once)
     assert found["cpu_seconds"] == pytest.approx(1 / unit)
     assert found["seconds"] == pytest.approx(2 / unit, rel=0.3)
     assert found["repeats"] >= 2
+
+
+WINDOW = ((24, 32), (32, 24), (24, 32), (48, 16), (24, 32))
+
+
+@pytest.mark.parametrize(
+    ("window", "sizes", "largest"),
+    [
+        (WINDOW, list(WINDOW), 2 * 24 * 32),
+        ((), [(24, 32)] * 2 + [(32, 24)] * 2 + [(21, 32)] * 2, 2 * 24 * 32),
+    ],
+)
+def test_memory_is_that_of_a_window(
+    raw_params: dict[str, Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    window: tuple[tuple[int, int], ...],
+    sizes: list[tuple[int, int]],
+    largest: int,
+) -> None:
+    seen: list[tuple[int, int]] = []
+
+    def run(mixed: Job, count: int) -> None:
+        assert mixed.folder != tmp_path
+        seen.extend(mixed.subject.shape_of(number) for number in range(count))
+
+    monkeypatch.setattr(child, "run", run)
+    two = Params(overlay(raw_params, {"cam": {"batch": 2}}))
+    assert child._mix(replace(job(two, "cam", tmp_path), window=window)) == largest
+    assert seen == sizes
+    assert child._mix(job(two, "classify", tmp_path)) == 0
+
+
+def test_the_window_is_the_one_with_the_largest_batch(raw_params: dict[str, Any]) -> None:
+    params = Params(overlay(raw_params, {"predict": {"batch": 2}, "cam": {"batch": 2}}))
+    windows = {"walked": [WINDOW, ((40, 40), (20, 20))], "predicted": [WINDOW]}
+    facts = replace(SUBJECT.facts(8), windows=windows)
+    found = {
+        task.stage: bench_run._window(task, params, facts) for task in tasks_of(params, SUBJECT)
+    }
+    assert (found["cam"], found["predict"]) == (windows["walked"][1], WINDOW)
+    assert found["classify"] == ()
 
 
 def test_tasks_that_cost_the_same_are_measured_once(raw_params: dict[str, Any]) -> None:
@@ -131,7 +184,7 @@ def test_made_up_images_have_their_tags_in_their_masks(tmp_path: Path) -> None:
 
 
 def test_shapes_for_memory() -> None:
-    varied = SUBJECT._replace(varied=2)
+    varied = SUBJECT._replace(sizes=usual_window(SUBJECT.shape, 2))
     shapes = [varied.shape_of(number) for number in range(7)]
     assert shapes == [(24, 32), (24, 32), (32, 24), (32, 24), (21, 32), (21, 32), (24, 32)]
     assert SUBJECT.shape_of(5) == (24, 32)
@@ -183,7 +236,7 @@ def test_which_clock_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({**FILE, "version": 9}, "has version 9, not 1"),
+        ({**FILE, "version": 9}, "has version 9, not 2"),
         ([], "is no bench"),
         ({**FILE, "entries": [{**ENTRY, "seconds": "fast"}]}, r"entries\.0\.seconds"),
         ({k: v for k, v in FILE.items() if k != "device"}, "device"),

@@ -18,6 +18,7 @@ from wsss.versioning.graph import Job
 MEASURED: dict[str, Any] = {
     **{"repeats": 2, "seconds": 0.5, "cpu_seconds": 0.25, "start_seconds": 4.0},
     **{"base_mb": 500.0, "peak_mb": 700.0, "cuda_peak_mb": 3000.0, "pixels": 100 * 200},
+    **{"batch_pixels": 8 * 100 * 200},
     "artifact_bytes": 10,
 }
 FILE: dict[str, Any] = {
@@ -60,6 +61,25 @@ def test_a_node_holds_all_processes_of_a_training(
     assert (train.process_mb, train.memory_mb, train.gpus) == (700, 4 * 700, 4)
     # Images of the data set are twice as large as those that were measured.
     assert (cam.process_mb, cam.memory_mb, cam.gpus) == (900, 900, 1)
+
+
+def test_each_part_of_a_job_has_batches_of_its_own(
+    raw_params: dict[str, Any], facts: DataFacts
+) -> None:
+    """IRNet's training passes over all images at its end, in batches of `walk.batch`."""
+    params = Params(overlay(raw_params, {"walk": {"batch": 8}, "refine": {"method": "irnet"}}))
+    config = params.resolve("baseline")
+    entries = {
+        (task, key): Entry(task=task, key=key, unit=unit, **MEASURED)
+        for task, unit in (("irnet", "step"), ("edges", "Mpx"))
+        for key in [cost_key(task, config)]
+    }
+    where = {"variant": "baseline", "seed": "0"}
+    weights = "results/scenes/baseline/seed0/irnet/weights.safetensors"
+    bench = Bench(BenchFile(**FILE), entries)
+    (job,) = make_plan([Job("irnet", where, (), (weights,))], params, facts, bench).jobs
+    # Twice as large a batch of photos as was measured; a training's crops do not change.
+    assert (job.gpu_mb, job.process_mb) == (2 * 3000, 700)
 
 
 def test_an_import_is_one_process_without_a_gpu(

@@ -19,12 +19,20 @@ import yaml
 
 from wsss.artifacts import load_json, save_json
 from wsss.bench.inputs import build_network, network_of, stores_of, write_network, write_store
-from wsss.bench.subject import LIST, OTHER, SHAPES, Subject, write_manifest, write_photos
+from wsss.bench.subject import (
+    LIST,
+    OTHER,
+    Subject,
+    usual_window,
+    write_manifest,
+    write_photos,
+)
 from wsss.config import Config, Params
 from wsss.config.resolve import overlay
 from wsss.errors import UserError
 from wsss.paths import Paths
 from wsss.pipeline import TRAINED
+from wsss.planning.dataset import Size, largest_batch
 from wsss.planning.work import ON_GPU, batch_of, work_of
 from wsss.runrecord import machine, peak_memory_mb, resident_mb
 
@@ -48,7 +56,8 @@ def now() -> Spent:
 
 @dataclass(frozen=True)
 class Job:
-    """One task: a stage (and evaluation) of a variant, and the folder to work in."""
+    """One task: a stage (and evaluation) of a variant, and the folder to work in; ``window``, the
+    sizes of images that inference has to do with at once, if they are known."""
 
     stage: str
     what: str
@@ -57,6 +66,7 @@ class Job:
     subject: Subject
     folder: Path
     seconds: float
+    window: tuple[Size, ...] = ()
 
     @property
     def trained(self) -> bool:
@@ -144,15 +154,18 @@ def measure(job: Job, once: Callable[[Job, int], Spent] = run) -> dict[str, Any]
     began = time.perf_counter()
     one = once(job, 1)
     more = _first_try(job)
-    runs = [once(job, 1 + more)]
-    while runs[0].wall - one.wall < job.seconds / 4 and more < MOST:
+    trial = once(job, 1 + more)
+    while trial.wall - one.wall < job.seconds / 4 and more < MOST:
         # As many as fill the time, by what the last ones took.
-        known = max(runs[0].wall - one.wall, 0.01) / more
+        known = max(trial.wall - one.wall, 0.01) / more
         more = min(MOST, max(2 * more, round(job.seconds / 3 / known)))
-        runs = [once(job, 1 + more)]
+        trial = once(job, 1 + more)
+    # The trial is not counted: a batch of another size has memory and kernels made for it first,
+    # which doubled what CAMs seemed to cost and which a job pays for once.
+    runs: list[Spent] = []
     while len(runs) < 2 or (len(runs) < REPEATS and time.perf_counter() - began < job.seconds):
         runs.append(once(job, 1 + more))
-    _mix(job)
+    largest = _mix(job)
     units = job.amount(1 + more) - job.amount(1)
     wall = statistics.median(r.wall for r in runs) - one.wall
     cpu = statistics.median(r.cpu for r in runs) - one.cpu
@@ -165,6 +178,7 @@ def measure(job: Job, once: Callable[[Job, int], Spent] = run) -> dict[str, Any]
         "base_mb": base,
         "peak_mb": peak_memory_mb(),
         "pixels": _pixels(job),
+        "batch_pixels": largest or _pixels(job),
         "artifact_bytes": _bytes(job),
         **_device(),
     }
@@ -183,14 +197,19 @@ def _with_network(job: Job) -> tuple[float, float]:
     return found
 
 
-def _mix(job: Job) -> None:
+def _mix(job: Job) -> int:
     """Run batches of several sizes, for the memory that they take: what one size has freed fits
-    another badly."""
+    another badly. Return the pixels of the largest, 0 for stages that have no batches."""
     batch = batch_of(job.stage, job.config())
-    if batch > 1 and job.stage in ON_GPU:
-        subject = job.subject._replace(varied=batch)
-        mixed = replace(job, subject=subject, folder=job.folder / "mixed", raw=_moved(job))
-        run(mixed, SHAPES * batch)
+    if batch == 1 or job.stage not in ON_GPU:
+        return 0
+    window = job.window or usual_window(job.subject.shape, batch)
+    subject = job.subject._replace(sizes=window)
+    run(
+        replace(job, subject=subject, folder=job.folder / "mixed", raw=_moved(job)),
+        len(window),
+    )
+    return largest_batch(window, batch)
 
 
 def _moved(job: Job) -> dict[str, Any]:
@@ -225,6 +244,7 @@ def main(path: Path) -> int:
     """Measure the job of a file and write the result beside it."""
     raw = load_json(path)
     subject = Subject(tuple(raw["shape"]), raw["classes"], raw["tags"])
+    window = tuple((height, width) for height, width in raw["window"])
     job = Job(
         raw["stage"],
         raw["what"],
@@ -233,6 +253,7 @@ def main(path: Path) -> int:
         subject,
         Path(raw["folder"]),
         raw["seconds"],
+        window,
     )
     try:
         save_json(path.with_suffix(".out.json"), measure(job))

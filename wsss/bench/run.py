@@ -20,8 +20,9 @@ from wsss.config import Config, Params
 from wsss.config.resolve import VARIANTS, lay_over, overlay
 from wsss.errors import UserError
 from wsss.pipeline import TRAINED, stages_run
+from wsss.planning.dataset import DataFacts, Size
 from wsss.planning.rates import VERSION, cost_key
-from wsss.planning.work import evaluation_task, work_of
+from wsss.planning.work import batch_of, evaluation_task, group_of, work_of
 from wsss.stages.evaluations import stage_of, wanted
 
 _PACKAGES = ("numpy", "torch", "timm", "pydensecrf2")
@@ -113,9 +114,12 @@ def _random_file(config: Config, folder: Path) -> Path:
     return path
 
 
-def bench(params: Params, subject: Subject, out: Path, seconds: float) -> None:
+def bench(
+    params: Params, subject: Subject, facts: DataFacts | None, out: Path, seconds: float
+) -> None:
     """Measure every task and write ``out``; say on stdout what is measured and what failed.
 
+    ``facts`` know the sizes of images that inference has to do with at once, for its memory.
     Raises UserError if nothing could be measured.
     """
     check_writable(out)
@@ -125,7 +129,8 @@ def bench(params: Params, subject: Subject, out: Path, seconds: float) -> None:
         folder = Path(name)
         raw = bench_raw(params, folder)
         for task in tasks_of(params, subject):
-            found = _measure(task, raw, subject, folder, seconds)
+            window = _window(task, params, facts)
+            found = _measure(task, raw, subject, window, folder, seconds)
             if found is not None:
                 told = {key: found.pop(key) for key in ("device", "machine")}
                 about = told if told["device"] != "cpu" or not about else about
@@ -152,15 +157,27 @@ def _file(
     }
 
 
+def _window(task: Task, params: Params, facts: DataFacts | None) -> tuple[Size, ...]:
+    if facts is None or task.stage in TRAINED:
+        return ()
+    batch = batch_of(task.stage, params.resolve(task.variant))
+    return facts.largest_window(group_of(task.stage), batch)
+
+
 def _measure(
-    task: Task, raw: Mapping[str, Any], subject: Subject, folder: Path, seconds: float
+    task: Task,
+    raw: Mapping[str, Any],
+    subject: Subject,
+    window: tuple[Size, ...],
+    folder: Path,
+    seconds: float,
 ) -> dict[str, Any] | None:
     """One task in a child; None if it failed, which is said."""
     job = folder / f"{task.task.replace(' ', '-')}-{task.key}.json"
     content = {
         **{"stage": task.stage, "what": task.what, "variant": task.variant, "raw": raw},
         **{"shape": list(subject.shape), "classes": subject.classes, "tags": subject.tags},
-        **{"folder": str(folder), "seconds": seconds},
+        **{"folder": str(folder), "seconds": seconds, "window": window},
     }
     job.write_text(json.dumps(content))
     label = f"{task.task} ({task.variant})"

@@ -17,11 +17,10 @@ from PIL import Image
 
 from wsss.artifacts import ArrayStoreWriter, MaskStoreWriter, voc_palette
 from wsss.data.manifest import ROLES, Item, Manifest
-from wsss.planning.dataset import DataFacts, Group
+from wsss.planning.dataset import DataFacts, Group, Size
 from wsss.refine.resize import resize_bilinear
 
 LIST, OTHER = "sample", "other"
-SHAPES = 3
 # Of photos: grey levels of the standard deviation, how much less each octave has than the one
 # before, and how much of it is colour.
 CONTRAST, FALL, COLOUR = 55.0, 0.5, 0.5
@@ -30,15 +29,13 @@ QUALITY = 90
 
 
 class Subject(NamedTuple):
-    """Images to measure on: their (H, W), the number of classes C and of tags an image.
+    """Images to measure on: their (H, W), the number of classes C and of tags an image; with
+    ``sizes``, the images have these in turn instead."""
 
-    With ``varied``, so many images at a time are upright, turned, and of another height.
-    """
-
-    shape: tuple[int, int]
+    shape: Size
     classes: int
     tags: int
-    varied: int = 0
+    sizes: tuple[Size, ...] = ()
 
     @property
     def pixels(self) -> int:
@@ -50,11 +47,9 @@ class Subject(NamedTuple):
         """Of the classes."""
         return tuple(f"c{number}" for number in range(1, self.classes + 1))
 
-    def shape_of(self, number: int) -> tuple[int, int]:
+    def shape_of(self, number: int) -> Size:
         """(H, W) of an image."""
-        height, width = self.shape
-        kind = number // self.varied % SHAPES if self.varied else 0
-        return ((height, width), (width, height), (height * 7 // 8, width))[kind]
+        return self.sizes[number % len(self.sizes)] if self.sizes else self.shape
 
     def tagged(self, number: int) -> list[int]:
         """Class ids 0..C-1 of an image, ascending."""
@@ -65,6 +60,17 @@ class Subject(NamedTuple):
         group = Group(count, self.pixels, self.pixels, self.tags)
         groups = dict.fromkeys((*ROLES, "labelled", "seeded", "walked", "predicted", "all"), group)
         return DataFacts("a bench", self.classes, self.shape, groups)
+
+
+def usual_window(shape: Size, batch: int) -> tuple[Size, ...]:
+    """Sizes of images for memory where there are no photos to go by: batches of upright, turned
+    and lower ones."""
+    height, width = shape
+    return tuple(
+        size
+        for size in ((height, width), (width, height), (height * 7 // 8, width))
+        for _ in range(batch)
+    )
 
 
 def identifier(number: int) -> str:

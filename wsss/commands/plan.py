@@ -119,6 +119,7 @@ def run_bench(args: argparse.Namespace, _params: Any) -> None:
 
     params = load_params(args.params or [Path("params.yaml")])
     shape, classes, tags = args.size, args.classes, args.tags
+    facts = None
     if None in (shape, classes, tags):
         run = params.base.run
         facts = data_facts(params.base, Paths(Path(run.results), run.dataset).data)
@@ -126,4 +127,5 @@ def run_bench(args: argparse.Namespace, _params: Any) -> None:
         tags = tags or min(classes, max(1, round(facts.groups["walked"].tags)))
     if tags > classes:
         raise UserError(f"--tags is {tags}, but there are {classes} classes")
-    bench(params, Subject(shape, classes, tags), args.out, args.seconds)
+    photos = facts if args.size is None else None
+    bench(params, Subject(shape, classes, tags), photos, args.out, args.seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -56,11 +56,10 @@ class DataFacts:
     groups: Mapping[str, Group]
     windows: Mapping[str, Sequence[Sequence[Size]]] = field(default_factory=dict)
 
-    def largest_batch(self, group: str, batch: int) -> int:
-        """Pixels of the largest batch that inference makes of a group: images of one size."""
-        counts = [Counter(window) for window in self.windows.get(group, ())]
-        sizes = [(min(n, batch), h * w) for found in counts for (h, w), n in found.items()]
-        return max((n * pixels for n, pixels in sizes), default=0)
+    def largest_window(self, group: str, batch: int) -> tuple[Size, ...]:
+        """The window of a group whose largest batch is largest."""
+        windows = self.windows.get(group, ())
+        return tuple(max(windows, key=lambda window: largest_batch(window, batch), default=()))
 
     def plain(self) -> dict[str, Any]:
         """The same as plain data."""
@@ -72,6 +71,12 @@ class DataFacts:
             "shape": shape,
             "groups": {n: {**g, "pixels": round(g["pixels"])} for n, g in groups.items()},
         }
+
+
+def largest_batch(window: Iterable[Size], batch: int) -> int:
+    """Pixels of the largest batch that inference makes of a window: images of one size."""
+    counts = Counter(window)
+    return max((min(n, batch) * h * w for (h, w), n in counts.items()), default=0)
 
 
 def data_facts(config: Config, data_dir: Path) -> DataFacts:

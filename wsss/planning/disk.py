@@ -1,7 +1,7 @@
 """How large artifacts will be.
 
 Maps are stored as they are, so their size follows from grids, classes and tags alone. Label maps
-are PNGs; how well those compress is measured, see :data:`SEEDS` and :data:`MASKS`.
+are PNGs; how well those compress is measured: :data:`SEEDS`, :data:`REFINED` and :data:`MASKS`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ HALF = 2  # bytes of a float16
 # Beside each image's maps: the .npy header, two zip headers with names, a line of the index.
 ENTRY, NAME, INDEX = 128 + 30 + 46, 2 * 15, 110
 # A label map's outlines grow with its sides, not its area: bytes a pixel of the square root of
-# its size, measured on VOC-animals (1000 CRF seeds; 12 sets of 245 predictions).
-SEEDS, MASKS = 9.7, 6.6
+# its size, measured on VOC-animals (1000 CRF seeds; 2 sets of 1000 refined pseudo masks; 12 sets of
+# 245 predictions).
+SEEDS, REFINED, MASKS = 9.7, 5.3, 6.6
 # A row of a manifest.
 ROW = 100
 IRNET_STRIDE, AFFINITY_STRIDE = 4, 8
@@ -68,6 +69,11 @@ def _soft(config: Config, facts: DataFacts) -> float:
     return maps(group, group.tags + 1, config.segment.label_stride)
 
 
+def _pseudo(config: Config, facts: DataFacts) -> float:
+    """Without refinement they are the CRF seeds."""
+    return label_maps(facts.groups["seeded"], SEEDS if config.refine.method == "none" else REFINED)
+
+
 def _masks(group: str, bytes_a_side: float) -> Callable[[Config, DataFacts], float]:
     return lambda _config, facts: label_maps(facts.groups[group], bytes_a_side)
 
@@ -84,7 +90,7 @@ _SIZES: Mapping[tuple[str, str], Callable[[Config, DataFacts], float]] = {
     ("seeds", "crf"): _masks("seeded", SEEDS),
     ("irnet", "edges"): lambda _c, facts: maps(facts.groups["walked"], 1, IRNET_STRIDE),
     ("walk", "scores"): _walk,
-    ("pseudo", "masks"): _masks("seeded", SEEDS),
+    ("pseudo", "masks"): _pseudo,
     ("pseudo", "scores"): _soft,
     ("predict", "scores"): _scores,
     ("predict", "single"): _masks("predicted", MASKS),

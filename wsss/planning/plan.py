@@ -12,20 +12,15 @@ from typing import Any
 from wsss.config import Config, Params
 from wsss.config.spread import spread
 from wsss.pipeline import TRAINED
-from wsss.planning.dataset import DataFacts
+from wsss.planning.dataset import DataFacts, largest_batch
 from wsss.planning.disk import size_of
 from wsss.planning.rates import Bench, Entry
 from wsss.planning.schedule import Load, critical_path, makespan
-from wsss.planning.work import ON_GPU, Work, batch_of, is_pooled, work_of
+from wsss.planning.work import ON_GPU, Work, batch_of, group_of, is_pooled, work_of
 from wsss.stages.evaluations import stage_of
 from wsss.versioning.graph import Job
 
 _SHARD = re.compile(r"\.(\d+)of(\d+)\.zip$")
-
-# Which images a sharded stage works on, where these are not train and seed.
-_GROUPS = {"crf": "predicted", "predict": "predicted"} | dict.fromkeys(
-    ("cam", "edges", "walk"), "walked"
-)
 
 
 @dataclass(frozen=True)
@@ -134,7 +129,7 @@ def _planned(
         seconds=_seconds(work, entries, bench, cores),
         process_mb=process,
         memory_mb=None if process is None else process * _in_memory(stage, cores, config),
-        gpu_mb=_gpu_mb(stage, entries, config, facts),
+        gpu_mb=_gpu_mb(entries, config, facts),
         size=None if None in sizes else sum(filter(None, sizes)),
         after=tuple(dict.fromkeys(makers[i] for i in job.inputs if i in makers)),
     )
@@ -160,7 +155,7 @@ def _share(job: Job, stage: str, facts: DataFacts) -> float:
         return 1.0
     from wsss.shards import WINDOW, shard_bounds
 
-    group = facts.groups[_GROUPS.get(stage, "seeded")]
+    group = facts.groups[group_of(stage)]
     window = WINDOW if stage in ON_GPU else 1
     start, stop = shard_bounds(group.images, shard, shards, window)
     return (stop - start) / max(1, group.images)
@@ -221,31 +216,31 @@ def _process_mb(
         return None
     found = []
     for entry in filter(None, entries):
-        ratio = _larger(stage, entry, config, facts)
+        ratio = _larger(entry, config, facts)
         found.append(entry.base_mb + (entry.peak_mb - entry.base_mb) * ratio)
     return found[0] if stage in TRAINED else max(found)
 
 
-def _gpu_mb(
-    stage: str, entries: Sequence[Entry | None], config: Config, facts: DataFacts
-) -> float | None:
+def _gpu_mb(entries: Sequence[Entry | None], config: Config, facts: DataFacts) -> float | None:
     """Of the largest image, as if all of it grew with the image."""
     found = [
-        entry.cuda_peak_mb * _larger(stage, entry, config, facts)
+        entry.cuda_peak_mb * _larger(entry, config, facts)
         for entry in filter(None, entries)
         if entry.cuda_peak_mb is not None
     ]
     return max(found, default=None)
 
 
-def _larger(stage: str, entry: Entry, config: Config, facts: DataFacts) -> float:
+def _larger(entry: Entry, config: Config, facts: DataFacts) -> float:
     """How much larger the largest batch of the data set is than the one that was measured; a
     training's crops are of one size."""
     if entry.unit == "step":
         return 1.0
+    stage = entry.task  # of several in a job, each has batches of its own
     batch = batch_of(stage, config)
-    pixels = facts.largest_batch(_GROUPS.get(stage, "walked"), batch) if batch > 1 else 0
-    return (pixels or facts.groups["all"].largest * batch) / (entry.pixels * batch)
+    window = facts.largest_window(group_of(stage), batch) if batch > 1 else ()
+    pixels = largest_batch(window, batch) or facts.groups["all"].largest * batch
+    return pixels / entry.batch_pixels
 
 
 def _size(

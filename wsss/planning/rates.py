@@ -19,7 +19,7 @@ from wsss.artifacts import load_json
 from wsss.config import Config, stage_params
 from wsss.errors import UserError
 
-VERSION = 1
+VERSION = 2
 # Keys whose values change a result and not what a step or an image costs.
 FREE = frozenset(
     {
@@ -50,7 +50,8 @@ class Entry(_Strict):
         base_mb: resident with the network and without images.
         peak_mb: largest resident size.
         cuda_peak_mb: the most that was allocated on the GPU, None without one.
-        pixels: of the images that were measured (training: of a crop).
+        pixels: of the images that were timed (training: of a crop).
+        batch_pixels: of the largest batch, while ``peak_mb`` was measured.
         artifact_bytes: size of the weights that a training wrote.
     """
 
@@ -65,6 +66,7 @@ class Entry(_Strict):
     peak_mb: float
     cuda_peak_mb: float | None
     pixels: int
+    batch_pixels: int
     artifact_bytes: int | None
 
 

@@ -170,6 +170,14 @@ def batch_of(stage: str, config: Config) -> int:
     return config.walk.batch if batched else 1
 
 
+def group_of(stage: str) -> str:
+    """Which images a sharded stage works on."""
+    return _GROUPS.get(stage, "seeded")
+
+
+_GROUPS = {"crf": "predicted", "predict": "predicted"} | dict.fromkeys(
+    ("cam", "edges", "walk"), "walked"
+)
 _STAGES: dict[str, Callable[[Config, DataFacts], list[Work]]] = {
     "classify": _classify,
     "cam": _cam,
