@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 PACKAGE = "wsss"
 _SOURCE = Path(__file__).parent
@@ -43,24 +44,36 @@ def _file(module: str) -> Path | None:
     return None
 
 
+class _Named(NamedTuple):
+    """What a source names: modules in import statements, and strings of any kind."""
+
+    imported: frozenset[str]
+    strings: frozenset[str]
+
+
+@cache
+def _named(source: Path) -> _Named:
+    imported: set[str] = set()
+    strings: set[str] = set()
+    for node in ast.walk(ast.parse(source.read_bytes())):
+        if isinstance(node, ast.Import):
+            imported.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            imported |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            strings.add(node.value)
+    return _Named(frozenset(imported), frozenset(strings))
+
+
 @cache
 def _imports(module: str) -> frozenset[str]:
-    """Return the modules of this package that ``module`` names in import statements."""
+    """Return the modules of this package that ``module`` names: in import statements or, as a
+    registry that imports lazily does, in strings."""
     path = _file(module)
     assert path is not None
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_bytes())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            # A registry imports lazily, by a module's name in a string.
-            names = [node.value] if node.value.startswith(f"{PACKAGE}.") else []
-        else:
-            continue
-        found.update(n for n in names if n.split(".")[0] == PACKAGE and _file(n))
-    return frozenset(found)
+    found = _named(path)
+    names = found.imported | {text for text in found.strings if text.startswith(f"{PACKAGE}.")}
+    return frozenset(n for n in names if n.split(".")[0] == PACKAGE and _file(n))
 
 
 def _neutral(module: str) -> bool:
@@ -101,11 +114,7 @@ def stage_modules(stage: str, method: str, layout: str | None = None) -> list[st
 @cache
 def data_files(source: Path) -> tuple[Path, ...]:
     """Return the files beside a module's that it names in strings, such as a page's template."""
-    names = {
-        node.value
-        for node in ast.walk(ast.parse(source.read_bytes()))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
+    names = _named(source).strings
     beside = (found for found in source.parent.iterdir() if found.suffix != ".py")
     return tuple(sorted(found for found in beside if found.name in names and found.is_file()))
 

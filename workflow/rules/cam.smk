@@ -7,6 +7,8 @@ rule classify:
         f"{RUN}/classify/curve.csv",
     log:
         f"{LOGS}/classify.log",
+    # What most waits for comes first, up to a network's training.
+    priority: 2
     conda:
         "../../envs/wsss.yaml"
     threads: training_threads("classify")
@@ -28,6 +30,7 @@ rule cam:
         part("cam", "maps", SHARDS.cam),
     log:
         shard_log("cam", SHARDS.cam),
+    priority: 1
     conda:
         "../../envs/wsss.yaml"
     threads: compute_threads

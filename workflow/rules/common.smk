@@ -11,6 +11,7 @@ import yaml
 from wsss.atomic import atomic_path
 from wsss.cluster import mend_slurm_plugin
 from wsss.config import Params, stage_params
+from wsss.config.checked import validate_once
 from wsss.config.slices import layout_of
 from wsss.config.spread import spread
 from wsss.errors import UserError
@@ -29,7 +30,7 @@ from wsss.tracking.store import wanted as publishes
 try:
     PARAMS = Params(config, "params.yaml and overlays")
     if workflow.is_main_process:
-        PARAMS.validate()
+        validate_once(PARAMS, Path(".snakemake") / "wsss")
     BASE = PARAMS.base
     SCORED = any(wanted(PARAMS.resolve(name)) for name in BASE.run.variants)
 except UserError as error:

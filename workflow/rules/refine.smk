@@ -7,6 +7,7 @@ rule seeds_alpha:
         part("seeds", "high", SHARDS.seeds),
     log:
         shard_log("seeds_alpha", SHARDS.seeds),
+    priority: 1
     conda:
         "../../envs/wsss.yaml"
     threads: pool_threads
@@ -25,6 +26,7 @@ rule seeds_label:
         part("seeds", "crf", SHARDS.seeds),
     log:
         shard_log("seeds_label", SHARDS.seeds),
+    priority: 1
     conda:
         "../../envs/wsss.yaml"
     threads: pool_threads
@@ -43,6 +45,7 @@ rule seeds_confident:
         part("seeds", "confident", SHARDS.seeds),
     log:
         shard_log("seeds_confident", SHARDS.seeds),
+    priority: 1
     conda:
         "../../envs/wsss.yaml"
     threads: pool_threads
@@ -64,6 +67,7 @@ if SHARDS.seeds > 1:
             f"{LOGS}/merge_seeds_{{name}}.log",
         wildcard_constraints:
             name="low|high|confident|crf",
+        priority: 1
         conda:
             "../../envs/wsss.yaml"
         shell:
@@ -79,6 +83,7 @@ rule affinity:
         f"{RUN}/affinity/curve.csv",
     log:
         f"{LOGS}/affinity.log",
+    priority: 1
     conda:
         "../../envs/wsss.yaml"
     threads: training_threads("affinity")
@@ -101,6 +106,7 @@ rule irnet:
         f"{RUN}/irnet/curve.csv",
     log:
         f"{LOGS}/irnet.log",
+    priority: 1
     conda:
         "../../envs/wsss.yaml"
     threads: training_threads("irnet")
@@ -122,6 +128,7 @@ rule edges:
         part("irnet", "edges", SHARDS.walk),
     log:
         shard_log("edges", SHARDS.walk),
+    priority: 1
     conda:
         "../../envs/wsss.yaml"
     threads: compute_threads
@@ -143,6 +150,7 @@ if SHARDS.walk > 1:
             f"{RUN}/irnet/edges.zip",
         log:
             f"{LOGS}/merge_edges.log",
+        priority: 1
         conda:
             "../../envs/wsss.yaml"
         shell:
@@ -157,6 +165,7 @@ rule walk:
         part("walk", "scores", SHARDS.walk),
     log:
         shard_log("walk", SHARDS.walk),
+    priority: 1
     conda:
         "../../envs/wsss.yaml"
     threads: compute_threads
@@ -178,6 +187,7 @@ if SHARDS.walk > 1:
             f"{RUN}/walk/scores.zip",
         log:
             f"{LOGS}/merge_walk.log",
+        priority: 1
         conda:
             "../../envs/wsss.yaml"
         shell:
@@ -192,6 +202,7 @@ rule pseudo:
         f"{RUN}/pseudo/masks.zip",
     log:
         f"{LOGS}/pseudo.log",
+    priority: 1
     conda:
         "../../envs/wsss.yaml"
     threads: pool_threads
@@ -210,6 +221,7 @@ rule soft:
         f"{RUN}/pseudo/scores.zip",
     log:
         f"{LOGS}/soft.log",
+    priority: 1
     conda:
         "../../envs/wsss.yaml"
     threads: pool_threads

@@ -34,6 +34,7 @@ use rule evaluate as evaluate_tune with:
         tables("sweep"),
     wildcard_constraints:
         what="cam_tune|walk_tune",
+    priority: 1
 
 
 use rule evaluate as evaluate_cam with:

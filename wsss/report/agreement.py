@@ -14,10 +14,10 @@ import numpy as np
 
 from wsss.artifacts import ArrayStore, MaskStore
 from wsss.data.manifest import Item, Manifest
+from wsss.labels import IGNORE
 from wsss.opened import open_once
 from wsss.parallel import ordered_map
 
-IGNORE = 255
 # A class counts as found in an image from this share of its pixels.
 FOUND = 0.001
 _PART = 32

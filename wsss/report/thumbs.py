@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,9 +87,6 @@ class Thumbs:
     def _thumb(self, picture: np.ndarray, alt: str, caption: str) -> Thumb:
         height, width = picture.shape[:2]
         return Thumb(data_uri(picture), alt, caption, width, height)
-
-
-Drawer = Callable[[Item, Path, str], Thumb]
 
 
 def data_uri(picture: np.ndarray) -> str:
