@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import nn
-
-from wsss.artifacts import load_weights
 from wsss.config import Config
 from wsss.inference.prediction import Predictor
-from wsss.models.segmenters import Segmenter
 from wsss.networks.method import build_method
 from wsss.networks.segmenter import build_segmenter
 from wsss.networks.trained import load_trained
@@ -28,18 +24,5 @@ def load_predictor(config: Config, classes: int, weights: Path) -> Predictor:
         logits = None if method.gives_scores() else method.segment
         return Predictor(method, logits, config.classify.output_stride, method.scores)
     task = SegmentationTask(build_segmenter(config, classes + 1, False), msc=config.segment.msc)
-    load_trained(_Doubled(task.network) if _is_doubled(weights) else task, weights)
+    load_trained(task, weights)
     return Predictor(task, task.logits, config.segment.output_stride)
-
-
-class _Doubled(nn.Module):
-    """A network under the names that weights had while its backbone was registered twice."""
-
-    def __init__(self, network: Segmenter) -> None:
-        super().__init__()
-        self.network, self.backbone = network, network.backbone
-
-
-def _is_doubled(weights: Path) -> bool:
-    state, _ = load_weights(weights)
-    return any(name.startswith("backbone.") for name in state)
