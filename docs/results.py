@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ladder
+import refinement
 
 from wsss.artifacts import load_json
 from wsss.config.resolve import Params, overlay, read_yaml
@@ -24,6 +25,8 @@ from wsss.stages.compare import compare, timings
 DOCS = Path(__file__).parent
 METHODS = ("baseline", "seam", "ppc", "rtc", "muscle", "pss", "dscnet", "mcc")
 METRICS = DOCS / "metrics"
+# What a data set's results were made with, where it is not the preset of its name.
+PRESETS = {"scenes": ("demo-all", "scenes-seeds")}
 SMALL = (
     "params.yaml",
     "data/dataset.json",
@@ -88,8 +91,8 @@ def section(folder: Path) -> list[str]:
     machines = sorted({record["machine"] for record in records})
     revisions = sorted({(record["git"] or "unknown")[:12] for record in records})
     data_hash = load_json(folder / "data" / "dataset.json")["data_hash"]
-    preset = f"workflow/presets/{folder.name}.yaml"
-    option = f" --configfile {preset}" if (DOCS.parent / preset).exists() else ""
+    files = [f"workflow/presets/{name}.yaml" for name in PRESETS.get(folder.name, (folder.name,))]
+    option = f" --configfile {' '.join(files)}"
     return [
         f"## {folder.name}",
         "",
@@ -136,9 +139,12 @@ def table(path: Path) -> list[str]:
 
 
 def fill_readme(readme: Path, folder: Path) -> None:
-    """Put the demo's table and time between the README's markers."""
+    """Put the demo's table between the README's markers: of its variants and seed alone."""
     if not folder.is_dir():
         return
+    run = read_yaml(DOCS.parent / "params.yaml")["run"]
+    params = Params(read_yaml(folder / "params.yaml"), str(folder / "params.yaml"))
+    compare(METRICS, folder.name, run["variants"], run["seeds"], twin=params.twin)
     records = [load_json(p) for p in sorted(folder.glob("*/seed*/segment/*.run.json"))]
     where = "; ".join(sorted({record["machine"] for record in records}))
     lines = (folder / "comparison.md").read_text().strip().splitlines()
@@ -175,7 +181,8 @@ def page() -> str:
     for folder in sorted(p for p in METRICS.iterdir() if p.is_dir()):
         lines += section(folder)
     lines += ["## What each part of a method adds", "", "`make ladder`", "", *remarks("ladder")]
-    lines.append(ladder.table())
+    lines += [ladder.table(), "### The refinement of RTC's CAMs, trained alone", ""]
+    lines.append(refinement.table())
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -189,8 +196,9 @@ def main(words: list[str] | None = None) -> int:
     options = parser.parse_args(words)
     if options.command == "collect":
         collect(options.folder)
-    (DOCS / "results.md").write_text(page())
+    # First: it leaves the comparison of the demo alone, which the page's own replaces.
     fill_readme(DOCS.parent / "README.md", METRICS / "scenes")
+    (DOCS / "results.md").write_text(page())
     for method in METHODS:
         fill_method(DOCS / "methods" / f"{method}.md")
     return 0

@@ -128,13 +128,13 @@ def test_equal_features_cost_the_logarithm_of_the_classes() -> None:
     method = make()
     batch = batch_of(USUAL)
     features = torch.rand(1, 16, 1, 1)
-    original = method._activate
+    original = method.activate
 
     def constant(levels: list[Tensor]) -> tuple[Tensor, Tensor]:
         f, cam = original(levels)
         return features.expand_as(f), cam
 
-    method._activate = constant  # type: ignore[method-assign]
+    method.activate = constant  # type: ignore[method-assign]
     found = losses(method, batch).terms
     for name in ("nce_intra", "nce_cross_label", "nce_cross_prototype"):
         assert float(found[name].detach()) == pytest.approx(0.1 * math.log(CLASSES + 1), rel=1e-5)

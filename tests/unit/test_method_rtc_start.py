@@ -7,25 +7,19 @@ another backbone's features; ``seg`` is 0 at the start.
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import load_script
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
     """The script that prints docs/methods/rtc.md's table."""
-    spec = importlib.util.spec_from_file_location("rtc_start", ROOT / "docs" / "rtc_start.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("docs/rtc_start.py")
 
 
 def test_losses_start_where_the_official_log_starts(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, load_script
 from wsss.cli import main
 from wsss.config import Config, Params, load_params
 from wsss.config.presets import Preset, headline, read_presets, table
@@ -225,6 +224,16 @@ def test_the_numbers_of_mcc(name: str) -> None:
     assert lr_factor(0.03, training) == pytest.approx(1 - (1 - 0.4) * (1 - 1e-6))
 
 
+def test_nothing_of_the_demo_shrinks_views_on_voc() -> None:
+    params = load_params([ROOT / "params.yaml", ROOT / "workflow" / "presets" / "voc.yaml"])
+    base = params.base.classify
+    for name in ("rtc", "seam", "ppc"):
+        found, published = params.resolve(name), recipe(f"{name}-voc").method.params
+        view = published["view_size"] / 448 * found.classify.crop
+        assert found.method.params["view_size"] == view, name
+        assert (found.classify.epochs, found.classify.dropout) == (base.epochs, base.dropout)
+
+
 def test_nothing_of_the_demo_is_among_the_parameters_of_mcc() -> None:
     assert recipe("mcc-voc").method.params == {"energy_cells": 12544}
     crops = {"locals": "crops", "local_size": 96, "region_main_start": 1.0, "energy_cells": 12544}
@@ -312,11 +321,7 @@ def test_reconstructions_are_named_so_and_expect_nothing() -> None:
 
 
 def test_the_page_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("presets_page", ROOT / "docs" / "presets.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("docs/presets.py")
     written = (ROOT / "docs" / "presets.md").read_text(encoding="utf-8")
     assert written == module.page(), "run python docs/presets.py"
 

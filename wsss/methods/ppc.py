@@ -139,9 +139,9 @@ class Ppc(Seam):
         self.project = nn.Conv2d(backbone.channels[-1], params.projection, 1, bias=False)
         nn.init.xavier_uniform_(self.project.weight)
 
-    def _activate(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the projected features and the raw CAM, float32."""
-        features, cam = super()._activate(levels)
+    def activate(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the projected features (B, D, h, w) and the raw CAM (B, C, h, w), float32."""
+        features, cam = super().activate(levels)
         return self.project(features).relu(), cam
 
     def _terms(self, one: View, two: View, batch: Batch) -> dict[str, Tensor]:

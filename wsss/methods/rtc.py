@@ -250,28 +250,31 @@ class Rtc(Method):
         conv4, conv5, conv6 = self.backbone.last(3)
         return fine, conv4, conv5, conv6
 
+    def deep_levels(self, levels: list[Tensor]) -> list[Tensor]:
+        """Return conv4, conv5 and conv6 of the backbone's levels: what `crr` reads."""
+        return [levels[i] for i in self._taps()[1:]]
+
     # Inference
 
     def forward(self, images: Tensor) -> Output:
         """Map (B, 3, H, W) to logits (B, C), CAMs (B, C, h, w) and f (B, D, h, w)."""
-        features, cam = self._activate(self.backbone(images))
+        features, cam = self.activate(self.backbone(images))
         return Output(resize(cam, images.shape[2:]).mean((2, 3)), cam, features)
 
-    def _activate(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return f and the raw CAM, float32."""
+    def activate(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return f (B, D, h, w) and the raw CAM (B, C, h, w), float32, of the backbone's levels."""
         features = self.project(self.drop(levels[-1])).relu()
         return features, self.classifier(features).float()
 
     def _look(self, images: Tensor) -> View:
         levels = self.backbone(images)
-        features, cam = self._activate(levels)
+        features, cam = self.activate(levels)
         refined = self._refine(cam, images, levels)
         return view_of(images, levels, features, cam, refined)
 
     def _refine(self, cam: Tensor, images: Tensor, levels: list[Tensor]) -> Tensor:
         """Return the refined CAMs (B, C + 1, h, w), float32."""
-        taps = [levels[i] for i in self._taps()[1:]]
-        refined: Tensor = self.crr(cam, self.backbone.normalise(images), taps)
+        refined: Tensor = self.crr(cam, self.backbone.normalise(images), self.deep_levels(levels))
         return refined
 
     def _decode(self, levels: list[Tensor]) -> Tensor:
@@ -287,7 +290,7 @@ class Rtc(Method):
         probability that the network's own classifier gives it in the image; the background is a
         constant."""
         levels, size = self.backbone(images), images.shape[2:]
-        _, cam = self._activate(levels)
+        _, cam = self.activate(levels)
         gate = resize(cam, size).mean((2, 3)).sigmoid()[:, :, None, None]
         foreground = resize(self._decode(levels), size).softmax(1)[:, 1:] * gate
         return with_constant(foreground, self.params.score_background)
@@ -295,7 +298,7 @@ class Rtc(Method):
     def seed_maps(self, images: Tensor) -> Tensor:
         """Return the refined CAMs (B, C, h, w), from their lowest value up, as SEAM and PPC."""
         levels = self.backbone(images)
-        refined = self._refine(self._activate(levels)[1], images, levels)[:, 1:]
+        refined = self._refine(self.activate(levels)[1], images, levels)[:, 1:]
         return refined - refined.amin((2, 3), keepdim=True)
 
     def seeds(self, kind: str | None) -> Callable[[Tensor], Tensor]:

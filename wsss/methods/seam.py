@@ -20,7 +20,7 @@ Deviations:
 - Losses are computed in float32 under mixed precision.
 - Seeds are never below 0; the official export leaves cells at a class's minimum slightly below.
 - Any timm network will do: conv4 to conv6 are then its last three maps. The paper's is
-  ``wide_resnet38``.
+  ``wide_resnet38``, whose conv6 ends in ReLU; where the last maps are linear they pass one first.
 - Scaled sizes at inference are multiples of the output stride, as in the whole system.
 """
 
@@ -67,6 +67,9 @@ class SeamParams(MethodParams):
     er_weight: NonNegative = 1.0  # equivariant regularisation, equation 6
     ecr_weight: NonNegative = 1.0  # equivariant cross regularisation, equation 7
     ecr_share: PositiveFraction = 0.2  # of the entries, those that differ most
+    # ReLU before the classifier. The paper's network ends in one; on the last features of an
+    # EfficientNet, which are linear, the demo's CAMs lie around objects instead of on them.
+    rectify: bool = True
 
 
 class PixelCorrelation(nn.Module):
@@ -117,6 +120,7 @@ class Seam(Method):
         },
         deviations=(
             "no background channel in the classifier, which is never read",
+            "linear last features (EfficientNet) pass ReLU, in which the paper's network ends",
             "float32 losses, keyed dropout, sizes in multiples of the output stride",
             "seeds are never below 0",
         ),
@@ -145,12 +149,14 @@ class Seam(Method):
 
     def forward(self, images: Tensor) -> Output:
         """Map (B, 3, H, W) to logits (B, C), CAMs (B, C, h, w) and features (B, D, h, w)."""
-        features, cam = self._activate(self.backbone(images))
+        features, cam = self.activate(self.backbone(images))
         return Output(resize(cam, images.shape[2:]).mean((2, 3)), cam, features)
 
-    def _activate(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the features that maps are made of and the raw CAM, float32."""
-        features = self.drop(levels[-1])
+    def activate(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the features (B, D, h, w) that maps are made of and the raw CAM (B, C, h, w),
+        float32, of the backbone's levels."""
+        last = levels[-1]
+        features = self.drop(last.relu() if self.params.rectify else last)
         return features, self.classifier(features).float()
 
     def _refine(self, cam: Tensor, images: Tensor, levels: list[Tensor]) -> Tensor:
@@ -162,7 +168,7 @@ class Seam(Method):
     def seed_maps(self, images: Tensor) -> Tensor:
         """Return the refined CAMs (B, C, h, w)."""
         levels = self.backbone(images)
-        return self._refine(self._activate(levels)[1], images, levels)[:, 1:]
+        return self._refine(self.activate(levels)[1], images, levels)[:, 1:]
 
     def seeds(self, kind: str | None) -> Callable[[Tensor], Tensor]:
         """``refined`` or ``cam``, the plain ones."""
@@ -187,7 +193,7 @@ class Seam(Method):
 
     def _look(self, images: Tensor) -> View:
         levels = self.backbone(images)
-        features, cam = self._activate(levels)
+        features, cam = self.activate(levels)
         return view_of(images, levels, features, cam, self._refine(cam, images, levels))
 
     def _terms(self, one: View, two: View, batch: Batch) -> dict[str, Tensor]:
