@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import json
 import subprocess
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conftest import ROOT
+from tests.conftest import ROOT, load_script
 from wsss.artifacts import save_csv, save_json
 from wsss.config import Params
 from wsss.config.resolve import overlay
@@ -23,11 +23,7 @@ VERSIONS = {"torch": "0"}
 @pytest.fixture
 def ladder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script, its folders moved to a temporary place."""
-    spec = importlib.util.spec_from_file_location("ladder", ROOT / "docs" / "ladder.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script("docs/ladder.py")
     monkeypatch.setattr(module, "KEPT", tmp_path / "kept")
     monkeypatch.setattr(module, "ROOT", tmp_path)
     return module
@@ -46,6 +42,7 @@ def params(raw_params: dict[str, Any], tmp_path: Path) -> Params:
 def finish(root: Path, rung: str, seed: int, miou: float) -> None:
     folder = root / "results" / "scenes" / rung / f"seed{seed}"
     save_json(folder / "metrics" / "cam.json", {"miou": miou, "oracle_miou": miou + 0.01})
+    save_json(folder / "metrics" / "cam_tune.json", {"miou": miou - 0.03})
     record = {"seconds": 120.0, "peak_rss_mb": 1, "git": "x", "machine": "m", "versions": VERSIONS}
     save_json(folder / "classify" / "weights.run.json", record)
     save_csv(folder / "classify" / "curve.csv", [{"step": 1, "loss": 2}], ["step", "loss"])
@@ -85,8 +82,10 @@ def test_the_table_says_mean_spread_and_difference(
             finish(tmp_path, rung, seed, miou)
             ladder.keep(params, rung, seed)
     lines = ladder.table().splitlines()
-    assert lines[2] == ("| baseline | 42.0 ± 2.8 | +0.0 | [43.0 ± 2.8] | – | – | – | 0, 1 | 2 |")
-    assert lines[3] == "| more | 50.0 | +8.0 | [51.0] | – | – | – | 0 | 2 |"
+    assert lines[2] == (
+        "| baseline | 42.0 ± 2.8 | +0.0 | [43.0 ± 2.8] | 39.0 ± 2.8 | – | – | – | 0, 1 | 2 |"
+    )
+    assert lines[3] == "| more | 50.0 | +8.0 | [51.0] | 47.0 | – | – | – | 0 | 2 |"
     assert "Not run yet" not in ladder.table()
     (tmp_path / "kept" / "more-seed0.json").unlink()
     assert "Not run yet: more." in ladder.table()
