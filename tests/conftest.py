@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -20,6 +23,18 @@ from wsss.config import Params
 from wsss.config.resolve import overlay, read_yaml
 
 ROOT = Path(__file__).parents[1]
+
+
+def load_script(path: str) -> ModuleType:
+    """Return a script of docs/ or benchmarks/ as a module, fresh at every call."""
+    name = f"script_{Path(path).stem}"
+    spec = importlib.util.spec_from_file_location(name, ROOT / path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # a dataclass looks its module up
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

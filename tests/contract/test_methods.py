@@ -47,7 +47,7 @@ def make(name: str) -> Method:
     cls = load_method(name)
     torch.manual_seed(0)
     backbone = build_backbone(
-        Backbone(name="tf_efficientnet_lite0", weights="random", allow_download=False), 16, True
+        Backbone(name="test_efficientnet", weights="random", allow_download=False), 16, True
     )
     params = cls.Params.model_validate(config_of(name).method.params)
     return cls(backbone, CLASSES, params, 0.5)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,8 +107,9 @@ def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Wor
         for name in ("Snakefile", "params.yaml"):
             shutil.copy(ROOT / name, folder)
         for name in ("workflow", "wsss", "envs"):
+            # With what Python has compiled, but for files that it is just writing.
             shutil.copytree(
-                ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".*")
+                ROOT / name, folder / name, ignore=shutil.ignore_patterns("*.pyc.*", ".*")
             )
         (folder / "profiles").symlink_to("workflow/profiles")
         _narrow_windows(folder / "wsss" / "shards.py")
@@ -123,9 +126,27 @@ def _narrow_windows(source: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def finished(make_workspace: Callable[[], Workspace]) -> Workspace:
+def finished(
+    make_workspace: Callable[[], Workspace], tmp_path_factory: pytest.TempPathFactory
+) -> Workspace:
     """The workflow, run once; tests may plan in it but leave its results alone."""
-    workspace = make_workspace()
-    done = workspace.run()
-    assert done.returncode == 0, done.stderr[-4000:]
-    return workspace
+    with _once_for_all_workers(tmp_path_factory) as told:
+        if not told.exists():
+            workspace = make_workspace()
+            done = workspace.run()
+            assert done.returncode == 0, done.stderr[-4000:]
+            told.write_text(str(workspace.folder))
+    # Each worker has its own: a test may edit a source in it for a while.
+    folder = tmp_path_factory.mktemp("finished") / "project"
+    shutil.copytree(told.read_text(), folder, symlinks=True)
+    return Workspace(folder)
+
+
+@contextmanager
+def _once_for_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Lock and return a file of this session that all of pytest-xdist's workers see."""
+    base = tmp_path_factory.getbasetemp()
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with (folder / "finished.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder / "finished.txt"

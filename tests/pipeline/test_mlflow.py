@@ -34,7 +34,7 @@ AGAIN = ("--forcerun", "compare")
 
 @pytest.fixture(scope="module")
 def copied(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """A finished workflow of our own, not yet published."""
+    """A finished workflow that may be changed, not yet published."""
     folder = tmp_path_factory.mktemp("copy") / "project"
     shutil.copytree(finished.folder, folder, symlinks=True)
     return Workspace(folder)

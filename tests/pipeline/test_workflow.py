@@ -251,20 +251,28 @@ def test_another_run_in_shards_gives_the_same_bytes(
     finished: Workspace, make_workspace: Callable[[], Workspace]
 ) -> None:
     other = make_workspace()
-    done = other.run(resources={"shards": dict.fromkeys(Shards.model_fields, 2)})
+    shards = {"shards": dict.fromkeys(Shards.model_fields, 2)}
+    done = other.run(resources=shards, run={"variants": ["baseline"]})
     assert done.returncode == 0, done.stderr[-4000:]
     stores = ("cam/shards/maps", "seeds/shards/low", "walk/shards/scores", "predict/shards/scores")
     for name in stores:
-        sizes = [
-            len(ArrayStore(other.path("baseline", "seed0", f"{name}.{shard}of2.zip")))
-            for shard in range(2)
-        ]
-        assert min(sizes) > 0
-        for shard in range(2):
-            assert other.path("baseline", "seed0", f"{name}.{shard}of2.run.json").exists()
-    expected, got = artifacts(finished.path()), artifacts(other.path())
-    assert set(got) == set(expected)
-    assert [name for name in expected if got[name] != expected[name]] == []
+        assert_in_two(other.path("baseline", "seed0", name))
+    # The other walk, on predicted boundaries.
+    walked = ("irnet", "seed0", "walk")
+    done = other.run("results/scenes/irnet/seed0/walk/scores.zip", resources=shards)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert_in_two(other.path(*walked, "shards", "scores"))
+    for parts in (("data",), ("baseline",), walked):
+        expected, got = artifacts(finished.path(*parts)), artifacts(other.path(*parts))
+        assert set(got) == set(expected)
+        assert [name for name in expected if got[name] != expected[name]] == []
+
+
+def assert_in_two(store: Path) -> None:
+    """Both shards of a store hold images, and what they cost was recorded."""
+    for shard in range(2):
+        assert len(ArrayStore(store.with_name(f"{store.name}.{shard}of2.zip"))) > 0
+        assert store.with_name(f"{store.name}.{shard}of2.run.json").exists()
 
 
 def test_own_photos_without_masks_teach_the_same_network(

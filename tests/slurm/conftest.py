@@ -21,10 +21,8 @@ from tests.slurm.one_node import OneNode, UnavailableError, wait_for
 __all__ = ["make_workspace"]
 
 # What a test cannot wait for; everything else is the profile as it is shipped.
-IMPATIENT = (
-    *("--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "15"),
-    *("--slurm-status-command", "squeue"),
-)
+IMPATIENT = Path(__file__).with_name("impatient.py")
+SETTINGS = ("--latency-wait", "15", "--slurm-status-command", "squeue")
 # Seeds of one training that takes as long as a file called `pace` says.
 SEEDS = 4
 TRAINING: dict[str, Any] = {
@@ -75,13 +73,13 @@ class Cluster:
     @contextmanager
     def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         """Run Snakemake beside the test; it is gone when the block ends."""
-        command = self.workspace.command(
-            "--workflow-profile", "slurm", *IMPATIENT, *arguments, **self.overrides
+        python, _, _, *options = self.workspace.command(
+            "--workflow-profile", "slurm", *SETTINGS, *arguments, **self.overrides
         )
         with (self.folder / "snakemake.log").open("w") as log:
             process = subprocess.Popen(
                 # Tests that are run in the background ignore it, and what they start inherits that.
-                ["env", "--default-signal=INT", *command],
+                ["env", "--default-signal=INT", python, str(IMPATIENT), *options],
                 cwd=self.folder,
                 env=self.workspace.environment(),
                 stdout=log,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.conftest import load_script
 
 GOOD: dict[str, Any] = {
     "published": {"runs": 3, "models": 1},
@@ -22,12 +21,7 @@ GOOD: dict[str, Any] = {
 @pytest.fixture
 def rebuild() -> ModuleType:
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("rebuild", ROOT / "docs" / "mlflow_rebuild.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("docs/mlflow_rebuild.py")
 
 
 def test_networks_that_are_wanted_and_not_there_are_a_failure(rebuild: ModuleType) -> None:
