@@ -124,7 +124,7 @@ def step(
     def view(refinement: CrossRepresentation, size: int) -> View:
         (cam, levels), picture = looks[size], pictures[size]
         refined = refinement(cam, method.backbone.normalise(picture), levels)
-        return view_of(picture, levels, cam, cam, refined)
+        return view_of(picture, levels, cam, cam, refined, "pixels")
 
     losses = {}
     for name, refinement in copies.items():

@@ -15,6 +15,7 @@ from wsss.config.schema import Backbone as BackboneConfig
 from wsss.data.training import Batch
 from wsss.engine.task import Losses, Progress
 from wsss.losses.normalisation import max_norm
+from wsss.losses.siamese import Pooling, averaged
 from wsss.methods.ppc import Ppc, PpcParams
 from wsss.methods.seam import Seam, SeamParams
 from wsss.models import wide_resnet38
@@ -243,6 +244,29 @@ def test_linear_features_pass_relu_first() -> None:
             assert torch.equal(got, same)
     linear = seam(backbone, rectify=False).eval()
     assert not torch.equal(linear.activate(levels)[1], linear.activate(rectified)[1])
+
+
+def test_border_cells_weigh_half_among_pixels_and_the_same_among_cells() -> None:
+    weights = {}
+    poolings: tuple[Pooling, ...] = ("pixels", "cells")
+    for pooling in poolings:
+        cam = torch.zeros(1, 3, 8, 8)
+        cam[0, 0, 4, 4] = cam[0, 1, 0, 4] = cam[0, 2, 0, 0] = 1
+        weights[pooling] = averaged(cam, (512, 512), pooling)[0]
+    assert weights["cells"].tolist() == [1 / 64] * 3
+    inner, edge, corner = weights["pixels"].tolist()
+    assert inner == pytest.approx(1 / 49, rel=0.05)
+    assert edge == pytest.approx(inner / 2, rel=0.05)
+    assert corner == pytest.approx(inner / 4, rel=0.05)
+
+
+def test_pooling_reaches_the_loss_and_the_logits_of_inference() -> None:
+    batch = batch_of(USUAL)
+    for make in (seam, ppc):
+        method, other = make(), make(pooling="cells")
+        assert losses(method, batch).terms["cls"] != losses(other, batch).terms["cls"]
+        output = other.eval()(batch["image"])
+        assert torch.equal(output.logits, output.cam.mean((2, 3)))
 
 
 def test_seeds_are_stretched_after_they_are_summed() -> None:

@@ -7,7 +7,7 @@ its published code, which PPC and RTC go on with.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,13 +15,18 @@ from torch import Tensor
 from wsss.losses.equivariance import cross_equivariance, equivariance, minimum_pooling
 from wsss.losses.normalisation import max_norm
 
+# What raw CAMs are averaged over. `pixels`: all of the image, once maps are brought to it (official
+# code). Corners are aligned in that, so cells at the border weigh half: little of 56 cells a side,
+# much of 8. `cells`: those of the map.
+Pooling = Literal["pixels", "cells"]
+
 
 class View(NamedTuple):
     """What the losses need of one view of the batch.
 
     ``size`` (H, W) of its images; ``levels`` of the backbone; ``features`` (B, D, h, w); ``cam``
     (B, C, h, w), raw, and ``refined`` (B, C + 1, h, w), float32; the ``wide`` ones are brought to
-    (H, W).
+    (H, W); ``logits`` (B, C).
     """
 
     size: tuple[int, int]
@@ -31,14 +36,26 @@ class View(NamedTuple):
     refined: Tensor
     wide_cam: Tensor
     wide_refined: Tensor
+    logits: Tensor
 
 
 def view_of(
-    images: Tensor, levels: list[Tensor], features: Tensor, cam: Tensor, refined: Tensor
+    images: Tensor,
+    levels: list[Tensor],
+    features: Tensor,
+    cam: Tensor,
+    refined: Tensor,
+    pooling: Pooling,
 ) -> View:
     """Bring the maps of ``images`` (B, 3, H, W) to their size."""
     size = (images.shape[2], images.shape[3])
-    return View(size, levels, features, cam, refined, resize(cam, size), resize(refined, size))
+    wide = resize(cam, size), resize(refined, size)
+    return View(size, levels, features, cam, refined, *wide, averaged(cam, size, pooling))
+
+
+def averaged(cam: Tensor, size: tuple[int, ...], pooling: Pooling) -> Tensor:
+    """Average raw CAMs (B, C, h, w) of images of ``size`` to logits (B, C)."""
+    return (resize(cam, size) if pooling == "pixels" else cam).mean((2, 3))
 
 
 def resize(maps: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -58,8 +75,8 @@ def framed(maps: Tensor, common: tuple[int, int], presence: Tensor) -> Tensor:
 def classification_terms(
     views: tuple[View, View], label: Tensor, min_weight: float, min_share: float
 ) -> dict[str, Tensor]:
-    """Soft margin on averaged CAMs, and adaptive minimum pooling of the refined ones, both at the
-    size of the view and averaged over views.
+    """Soft margin on averaged CAMs, and adaptive minimum pooling of the refined ones at the size of
+    the view, both averaged over views.
 
     Args:
         label: (B, C) of 0 and 1.
@@ -68,8 +85,7 @@ def classification_terms(
     """
     found, lowest = [], []
     for view in views:
-        logits = view.wide_cam.mean((2, 3))
-        found.append(F.multilabel_soft_margin_loss(logits, label))
+        found.append(F.multilabel_soft_margin_loss(view.logits, label))
         if min_weight:
             maps = view.wide_refined[:, 1:] * label[:, :, None, None]
             lowest.append(minimum_pooling(maps, min_share))

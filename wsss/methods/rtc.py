@@ -64,7 +64,9 @@ from wsss.losses.prototypes import (
     select_cells,
 )
 from wsss.losses.siamese import (
+    Pooling,
     View,
+    averaged,
     classification_terms,
     equivariance_terms,
     framed,
@@ -90,6 +92,7 @@ class RtcParams(MethodParams):
     """
 
     view_size: Annotated[int, Field(ge=16)] = 128  # px of the second view; 2/7 of the crop of 448
+    pooling: Pooling = "pixels"  # SEAM's code; "cells" for maps of few cells
     cam_width: Count = 256  # channels of f
     deep_width: Count = 128  # of each of conv5 and conv6 in the deep representation
     shallow_width: Count = 64  # of conv4 in the shallow one
@@ -259,7 +262,7 @@ class Rtc(Method):
     def forward(self, images: Tensor) -> Output:
         """Map (B, 3, H, W) to logits (B, C), CAMs (B, C, h, w) and f (B, D, h, w)."""
         features, cam = self.activate(self.backbone(images))
-        return Output(resize(cam, images.shape[2:]).mean((2, 3)), cam, features)
+        return Output(averaged(cam, images.shape[2:], self.params.pooling), cam, features)
 
     def activate(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return f (B, D, h, w) and the raw CAM (B, C, h, w), float32, of the backbone's levels."""
@@ -270,7 +273,7 @@ class Rtc(Method):
         levels = self.backbone(images)
         features, cam = self.activate(levels)
         refined = self._refine(cam, images, levels)
-        return view_of(images, levels, features, cam, refined)
+        return view_of(images, levels, features, cam, refined, self.params.pooling)
 
     def _refine(self, cam: Tensor, images: Tensor, levels: list[Tensor]) -> Tensor:
         """Return the refined CAMs (B, C + 1, h, w), float32."""
@@ -291,7 +294,7 @@ class Rtc(Method):
         constant."""
         levels, size = self.backbone(images), images.shape[2:]
         _, cam = self.activate(levels)
-        gate = resize(cam, size).mean((2, 3)).sigmoid()[:, :, None, None]
+        gate = averaged(cam, size, self.params.pooling).sigmoid()[:, :, None, None]
         foreground = resize(self._decode(levels), size).softmax(1)[:, 1:] * gate
         return with_constant(foreground, self.params.score_background)
 

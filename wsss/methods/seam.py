@@ -38,7 +38,9 @@ from wsss.data.training import Batch
 from wsss.engine.task import Losses, Progress
 from wsss.losses.normalisation import max_norm, rival_maps
 from wsss.losses.siamese import (
+    Pooling,
     View,
+    averaged,
     classification_terms,
     equivariance_terms,
     framed,
@@ -60,6 +62,7 @@ class SeamParams(MethodParams):
     """
 
     view_size: Annotated[int, Field(ge=16)] = 134  # px of the second view; 0.3 of the crop of 448
+    pooling: Pooling = "pixels"  # "cells" for maps of few cells
     shallow_width: Count = 64  # of conv4 in the pixel correlation module
     deep_width: Count = 128  # of conv5
     min_weight: NonNegative = 1.0  # adaptive minimum pooling
@@ -150,7 +153,7 @@ class Seam(Method):
     def forward(self, images: Tensor) -> Output:
         """Map (B, 3, H, W) to logits (B, C), CAMs (B, C, h, w) and features (B, D, h, w)."""
         features, cam = self.activate(self.backbone(images))
-        return Output(resize(cam, images.shape[2:]).mean((2, 3)), cam, features)
+        return Output(averaged(cam, images.shape[2:], self.params.pooling), cam, features)
 
     def activate(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the features (B, D, h, w) that maps are made of and the raw CAM (B, C, h, w),
@@ -194,7 +197,8 @@ class Seam(Method):
     def _look(self, images: Tensor) -> View:
         levels = self.backbone(images)
         features, cam = self.activate(levels)
-        return view_of(images, levels, features, cam, self._refine(cam, images, levels))
+        refined = self._refine(cam, images, levels)
+        return view_of(images, levels, features, cam, refined, self.params.pooling)
 
     def _terms(self, one: View, two: View, batch: Batch) -> dict[str, Tensor]:
         p, label, views = self.params, batch["label"].float(), (one, two)
