@@ -234,18 +234,6 @@ def test_ranks_in_the_wrong_order_are_refused() -> None:
         PpcParams(negative_first=5, negative_last=3)
 
 
-def test_linear_features_pass_relu_first() -> None:
-    """What the paper's network ends in; the classifier and PPC's projection both read it."""
-    backbone = tiny_backbone()
-    levels = [torch.zeros(1, 4, 6, 6), torch.randn(1, 6, 4, 4)]
-    for method in (seam(backbone).eval(), ppc(backbone).eval()):
-        rectified = [levels[0], levels[1].relu()]
-        for got, same in zip(method.activate(levels), method.activate(rectified), strict=True):
-            assert torch.equal(got, same)
-    linear = seam(backbone, rectify=False).eval()
-    assert not torch.equal(linear.activate(levels)[1], linear.activate(rectified)[1])
-
-
 def test_border_cells_weigh_half_among_pixels_and_the_same_among_cells() -> None:
     weights = {}
     poolings: tuple[Pooling, ...] = ("pixels", "cells")

@@ -20,7 +20,7 @@ Deviations:
 - Losses are computed in float32 under mixed precision.
 - Seeds are never below 0; the official export leaves cells at a class's minimum slightly below.
 - Any timm network will do: conv4 to conv6 are then its last three maps. The paper's is
-  ``wide_resnet38``, whose conv6 ends in ReLU; where the last maps are linear they pass one first.
+  ``wide_resnet38``.
 - Scaled sizes at inference are multiples of the output stride, as in the whole system.
 """
 
@@ -70,9 +70,6 @@ class SeamParams(MethodParams):
     er_weight: NonNegative = 1.0  # equivariant regularisation, equation 6
     ecr_weight: NonNegative = 1.0  # equivariant cross regularisation, equation 7
     ecr_share: PositiveFraction = 0.2  # of the entries, those that differ most
-    # ReLU before the classifier. The paper's network ends in one; on the last features of an
-    # EfficientNet, which are linear, the demo's CAMs lie around objects instead of on them.
-    rectify: bool = True
 
 
 class PixelCorrelation(nn.Module):
@@ -123,7 +120,6 @@ class Seam(Method):
         },
         deviations=(
             "no background channel in the classifier, which is never read",
-            "linear last features (EfficientNet) pass ReLU, in which the paper's network ends",
             "float32 losses, keyed dropout, sizes in multiples of the output stride",
             "seeds are never below 0",
         ),
@@ -158,8 +154,7 @@ class Seam(Method):
     def activate(self, levels: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Return the features (B, D, h, w) that maps are made of and the raw CAM (B, C, h, w),
         float32, of the backbone's levels."""
-        last = levels[-1]
-        features = self.drop(last.relu() if self.params.rectify else last)
+        features = self.drop(levels[-1])
         return features, self.classifier(features).float()
 
     def _refine(self, cam: Tensor, images: Tensor, levels: list[Tensor]) -> Tensor:
