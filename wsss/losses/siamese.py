@@ -49,8 +49,9 @@ def view_of(
 ) -> View:
     """Bring the maps of ``images`` (B, 3, H, W) to their size."""
     size = (images.shape[2], images.shape[3])
-    wide = resize(cam, size), resize(refined, size)
-    return View(size, levels, features, cam, refined, *wide, averaged(cam, size, pooling))
+    wide = resize(cam, size)
+    logits = averaged(wide if pooling == "pixels" else cam, size, pooling)
+    return View(size, levels, features, cam, refined, wide, resize(refined, size), logits)
 
 
 def averaged(cam: Tensor, size: tuple[int, ...], pooling: Pooling) -> Tensor:
