@@ -32,6 +32,7 @@ SCORES = ("cam_tune", "cam", "pseudo", "single", "final")
 FULL = (
     "rtc-full",
     "rtc-full-wide",
+    "rtc-full-light",
     "muscle-full",
     "muscle-beacon",
     "baseline-full",
