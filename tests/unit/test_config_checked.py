@@ -54,16 +54,15 @@ def test_a_method_that_does_not_exist(tmp_path: Path) -> None:
         validate_once(params(variants=wrong), tmp_path)
 
 
-@pytest.mark.parametrize("folder", ["config", "methods"])
+@pytest.mark.parametrize("folder", ["config", "methods", "losses"])
 def test_an_edit_of_what_checks_is_checked(
     tmp_path: Path, checks: list[str], monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
-    copies = tuple(tmp_path / source.name for source in checked._CHECKING)
-    for source, copy in zip(checked._CHECKING, copies, strict=True):
-        shutil.copytree(source, copy)
-    monkeypatch.setattr(checked, "_CHECKING", copies)
+    package = tmp_path / "wsss"
+    shutil.copytree(checked._PACKAGE, package)
+    monkeypatch.setattr(checked, "_PACKAGE", package)
     validate_once(params(), tmp_path / "marks")
-    with (tmp_path / folder / "__init__.py").open("a") as source:
+    with (package / folder / "__init__.py").open("a") as source:
         source.write("# edited\n")
     validate_once(params(), tmp_path / "marks")
     assert len(checks) == 2

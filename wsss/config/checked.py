@@ -15,13 +15,13 @@ import pydantic
 
 from wsss.config.resolve import Params
 
-_CHECKING = (Path(__file__).parent, Path(__file__).parents[1] / "methods")
+_PACKAGE = Path(__file__).parents[1]
 
 
 def validate_once(params: Params, folder: Path) -> None:
     """Check ``params`` as its ``validate`` does, unless ``folder`` remembers that it was valid.
 
-    An edited value, or an edit of the code that checks it, is checked again. Raises UserError.
+    An edited value is checked again, and all are after an edit of the code. Raises UserError.
     """
     mark = folder / _key(params)
     if mark.is_file():
@@ -33,9 +33,9 @@ def validate_once(params: Params, folder: Path) -> None:
 
 
 def _key(params: Params) -> str:
-    """All sources that check a value are hashed, whichever method is named: it may not exist."""
+    """All sources are hashed: parameters of methods have types from anywhere in the package."""
     digest = hashlib.blake2b(pydantic.VERSION.encode(), digest_size=16)
-    for source in sorted(source for folder in _CHECKING for source in folder.glob("*.py")):
+    for source in sorted(_PACKAGE.rglob("*.py")):
         digest.update(source.read_bytes())
     for name in params.base.run.variants:
         digest.update(json.dumps([name, params.resolve(name).model_dump()]).encode())
