@@ -50,7 +50,7 @@ def view_of(
     """Bring the maps of ``images`` (B, 3, H, W) to their size."""
     size = (images.shape[2], images.shape[3])
     wide = resize(cam, size)
-    logits = averaged(wide if pooling == "pixels" else cam, size, pooling)
+    logits = (wide if pooling == "pixels" else cam).mean((2, 3))
     return View(size, levels, features, cam, refined, wide, resize(refined, size), logits)
 
 
