@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import ladder
+import gradients
 import refinement
 
 from wsss.artifacts import load_json
@@ -182,7 +183,8 @@ def page() -> str:
         lines += section(folder)
     lines += ["## What each part of a method adds", "", "`make ladder`", "", *remarks("ladder")]
     lines += [ladder.table(), "### The refinement of RTC's CAMs, trained alone", ""]
-    lines.append(refinement.table())
+    lines += [refinement.table(), "### What each term moves", "", *remarks("gradients")]
+    lines.append(gradients.table())
     return "\n".join(lines).rstrip() + "\n"
 
 
