@@ -14,8 +14,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import ladder
 import gradients
+import ladder
 import refinement
 
 from wsss.artifacts import load_json
