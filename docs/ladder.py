@@ -35,6 +35,7 @@ FULL = (
     "rtc-full-light",
     "muscle-full",
     "muscle-beacon",
+    "muscle-beacon-more",
     "baseline-full",
     "dscnet-full",
     "dscnet-separate",
