@@ -43,7 +43,7 @@ def test_shares_and_directions(script: ModuleType) -> None:
         "with": torch.tensor([0.3, 0.4]),
         "across": torch.tensor([8.0, -6.0]),
     }
-    shares = script.against_tags(found)
+    shares = script.against_labels(found)
     assert shares["with"] == pytest.approx([0.1, 1.0])
     assert shares["across"] == pytest.approx([2.0, 0.0], abs=1e-6)
     assert set(shares) == {"with", "across"}
@@ -51,6 +51,6 @@ def test_shares_and_directions(script: ModuleType) -> None:
 
 def test_the_table(script: ModuleType, tmp_path: Path) -> None:
     assert script.table() == ""
-    entry = {"rung": "r", "seed": 1, "batches": 6, "machine": "m", "terms": {"er": [0.5, -0.25]}}
-    save_json(tmp_path / "r-seed1.json", entry)
-    assert "| r | 1 | `er` | 0.500 | -0.25 |" in script.table()
+    entry = {"rung": "r", "stage": "classify", "seed": 1, "batches": 6, "machine": "m"}
+    save_json(tmp_path / "r-seed1.json", {**entry, "terms": {"er": [0.5, -0.25]}})
+    assert "| r | classify | 1 | `er` | 0.500 | -0.25 |" in script.table()

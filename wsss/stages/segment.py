@@ -77,6 +77,15 @@ def run(context: Context) -> None:
         task = SegmentationTask(build_segmenter(context.config, manifest.num_classes + 1, False))
         import_weights(context, training.checkpoint, task, task.network)
         return
+    task, dataset, inputs = prepare(context)
+    orders = shuffled_batches(len(dataset.items), training.batch, context.seed)
+    train(context, task, dataset, orders, training, inputs)
+
+
+def prepare(context: Context) -> tuple[SegmentationTask, CropDataset, list[Path]]:
+    """Return the network with its objective, before training, what it is trained on, and the
+    artifacts that holds."""
+    manifest, training = context.manifest, context.config.segment
     items, read_masks, soft, inputs = _supervision(context)
     network = build_segmenter(context.config, manifest.num_classes + 1, True, context.seed)
     balanced, by_scores = training.loss == "balanced", read_masks is None
@@ -84,5 +93,4 @@ def run(context: Context) -> None:
     task = SegmentationTask(network, balanced, by_scores, training.msc, training.boundary, most)
     fill = padding(network.backbone)
     dataset = CropDataset(manifest, items, training, context.seed, fill, read_masks, soft)
-    orders = shuffled_batches(len(items), training.batch, context.seed)
-    train(context, task, dataset, orders, training, inputs)
+    return task, dataset, inputs
