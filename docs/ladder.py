@@ -115,11 +115,18 @@ def keep(params: Params, rung: str, seed: int) -> None:
         "seed": seed,
         "scores": scores,
         "last_losses": last_row(folder / "curve.csv"),
+        "segment_losses": last_row(own) if (own := segment_curve(params, rung, seed)) else {},
         "data_hash": data["data_hash"],
         **{k: record[k] for k in ("seconds", "peak_rss_mb", "git", "machine", "versions")},
     }
     KEPT.mkdir(exist_ok=True)
     save_json(file_of(rung, seed), facts)
+
+
+def segment_curve(params: Params, rung: str, seed: int) -> Path | None:
+    """Where the curve of a rung's segmentation network is, if it has one."""
+    path = ROOT / folder_of(params, rung, seed, "segment") / "segment" / "curve.csv"
+    return path if path.exists() else None
 
 
 def last_row(path: Path) -> dict[str, str]:
