@@ -42,8 +42,8 @@ NOTES = """\
 mIoU in percent over all classes and background. Values in brackets are oracles: their threshold
 was seen on the reported images. CAM, CRF, walked and pseudo masks belong to training images and
 use their tags; predictions use no tags. Wall times are those of jobs that shared the machine with
-each other and with other work. Code is the revision that ran; 08118efb819f, 5c42aeaf089f and 8be34bb942ae
-were working copies, whose changes this history holds in other commits.
+each other and with other work. Code is the revision that ran; 08118efb819f, 5c42aeaf089f and
+8be34bb942ae were working copies, whose changes this history holds in other commits.
 """
 
 
