@@ -11,9 +11,11 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from typing import TypeVar
 
 from wsss.errors import UserError
@@ -99,9 +101,26 @@ def _submit(
     pool: ProcessPoolExecutor, function: Callable[[Job], Result], identifier: str, job: Job
 ) -> Future[Result]:
     try:
-        return pool.submit(function, job)
+        with _ctrl_c_held():
+            return pool.submit(function, job)
     except BrokenProcessPool as error:
         raise _killed(identifier) from error
+
+
+@contextmanager
+def _ctrl_c_held() -> Iterator[None]:
+    """Let Ctrl-C wait until the block ends; processes started in it never hear of it.
+
+    It reaches the whole group, and the parent alone decides what happens then. A worker cannot
+    ignore it by itself from the start: it would show a traceback while it still imports.
+    """
+    # Its start, in this process's first submission, would end the block's protection.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _take(pending: deque[tuple[str, Future[Result]]]) -> tuple[str, Result]:
@@ -135,8 +154,6 @@ def _start_worker() -> None:
     """Prepare a worker before it loads any maths library."""
     for variable in THREAD_VARIABLES:
         os.environ[variable] = "1"
-    # Ctrl-C reaches the whole group; the parent alone decides what happens then.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_follow_parent, daemon=True).start()
 
 

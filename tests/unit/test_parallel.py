@@ -159,3 +159,40 @@ def alive(pid: int) -> bool:
     # An orphan that nobody reaps stays a zombie, which is dead enough.
     status = Path(f"/proc/{pid}/stat").read_text()
     return status.rpartition(")")[2].split()[0] != "Z"
+
+
+SLOW_START = """
+    import os, signal, sys, time
+    from wsss.parallel import ordered_map
+
+    if __name__ != "__main__":
+        print(flush=True)
+        time.sleep(1)
+
+    if __name__ == "__main__":
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            list(ordered_map(abs, ((str(i), i) for i in range(9)), 2))
+        except KeyboardInterrupt:
+            sys.exit("interrupted")
+"""
+
+
+def test_workers_that_are_starting_do_not_hear_of_ctrl_c(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    script = tmp_path_factory.mktemp("parallel") / "slow.py"
+    script.write_text(textwrap.dedent(SLOW_START))
+    parent = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
+    )
+    assert parent.stdout is not None
+    parent.stdout.readline()  # a worker is importing the main module
+    os.killpg(parent.pid, signal.SIGINT)
+    assert parent.communicate(timeout=60)[1] == "interrupted\n"
+    assert parent.returncode == 1
