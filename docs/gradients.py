@@ -21,7 +21,7 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,14 +30,12 @@ from wsss.artifacts import load_json, save_json
 from wsss.config import load_params
 from wsss.config.schema import Training
 from wsss.context import Context, make_context
-from wsss.data.training import Batch, CropDataset, collate, finish_images, shuffled_batches
+from wsss.data.training import Batch, CropDataset, collate, finish_images
 from wsss.engine.task import Losses, Progress, Task
 from wsss.models.dropout import set_keys
-from wsss.networks.method import build_method
 from wsss.networks.trained import load_trained
 from wsss.runrecord import machine
-from wsss.stages import segment
-from wsss.stages.training import labelled, padding
+from wsss.stages import classify, segment
 
 DOCS = Path(__file__).parent
 KEPT = DOCS / "gradients"
@@ -71,15 +69,6 @@ def gradients(scalar: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor | None, 
     return torch.autograd.grad(scalar, inputs, retain_graph=True, allow_unused=True)
 
 
-class Assembled(NamedTuple):
-    """A trained network with its objective, and what it was trained on."""
-
-    training: Training
-    task: Task
-    dataset: CropDataset
-    orders: Callable[[int], list[list[int]]]
-
-
 def of_batch(task: Task, batch: Batch, progress: Progress) -> dict[str, Tensor]:
     """Return the gradients of all phases' terms on one batch."""
     parameters = [p for p in task.backbone.parameters() if p.requires_grad]
@@ -106,30 +95,21 @@ def against_labels(found: dict[str, Tensor]) -> dict[str, list[float]]:
     }
 
 
-def classification(context: Context) -> Assembled:
-    """Return a rung's classification network with what it was trained on."""
-    manifest, training = context.manifest, context.config.classify
-    method = build_method(context.config, manifest.num_classes, False)
-    load_trained(method, context.paths.weights("classify"))
-    items = labelled(manifest.role("train"))
-    ends = [(epoch + 1) / training.epochs for epoch in range(training.epochs)]
-    views = [method.views(training, end) for end in ends]
-    fill = padding(method.backbone)
-    dataset = CropDataset(manifest, items, training, context.seed, fill, views=views)
-    labels = torch.stack([torch.as_tensor(manifest.label(item)) for item in items])
-    return Assembled(training, method, dataset, method.batches(labels, training, context.seed))
-
-
-def segmentation(context: Context) -> Assembled:
-    """Return a rung's segmentation network with what it was trained on."""
-    training = context.config.segment
-    task, dataset, _ = segment.prepare(context)
-    load_trained(task, context.paths.weights("segment"))
-    orders = shuffled_batches(len(dataset.items), training.batch, context.seed)
-    return Assembled(training, task, dataset, orders)
-
-
-STAGES = {"classify": classification, "segment": segmentation}
+def assembled(
+    context: Context,
+) -> tuple[Task, CropDataset, Callable[[int], list[list[int]]], Training]:
+    """Return a trained network with its objective, and what it was trained on."""
+    task: Task
+    if context.stage == "segment":
+        task, dataset, orders, _ = segment.prepare(context)
+        training: Training = context.config.segment
+    else:
+        task, dataset, orders = classify.prepare(context)
+        training = context.config.classify
+    load_trained(task, context.paths.weights(context.stage))
+    task.freeze_bn = training.freeze_bn
+    task.train()
+    return task, dataset, orders, training
 
 
 def measure(rung: str, seed: int, stage: str) -> dict[str, Any]:
@@ -137,9 +117,7 @@ def measure(rung: str, seed: int, stage: str) -> dict[str, Any]:
     torch.manual_seed(seed)
     files = ["params.yaml", *(f"workflow/presets/{name}.yaml" for name in PRESETS)]
     context = make_context(load_params([DOCS.parent / f for f in files]), stage, rung, seed)
-    training, task, dataset, orders = STAGES[stage](context)
-    task.freeze_bn = training.freeze_bn
-    task.train()
+    task, dataset, orders, training = assembled(context)
     last, order = training.epochs - 1, orders(training.epochs - 1)
     rows = []
     for number, places in enumerate(order[:BATCHES]):
@@ -189,7 +167,7 @@ def main(words: list[str] | None = None) -> int:
     measuring = parser.add_subparsers(dest="command").add_parser("measure")
     measuring.add_argument("rung")
     measuring.add_argument("seed", type=int)
-    measuring.add_argument("stage", nargs="?", choices=STAGES, default="classify")
+    measuring.add_argument("stage", nargs="?", choices=("classify", "segment"), default="classify")
     options = parser.parse_args(words)
     if options.command == "measure":
         KEPT.mkdir(exist_ok=True)

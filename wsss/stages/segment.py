@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -77,14 +77,15 @@ def run(context: Context) -> None:
         task = SegmentationTask(build_segmenter(context.config, manifest.num_classes + 1, False))
         import_weights(context, training.checkpoint, task, task.network)
         return
-    task, dataset, inputs = prepare(context)
-    orders = shuffled_batches(len(dataset.items), training.batch, context.seed)
+    task, dataset, orders, inputs = prepare(context)
     train(context, task, dataset, orders, training, inputs)
 
 
-def prepare(context: Context) -> tuple[SegmentationTask, CropDataset, list[Path]]:
-    """Return the network with its objective, before training, what it is trained on, and the
-    artifacts that holds."""
+def prepare(
+    context: Context,
+) -> tuple[SegmentationTask, CropDataset, Callable[[int], list[list[int]]], list[Path]]:
+    """Return the network with its objective, before training, its crops in their order, and the
+    artifacts that hold their labels."""
     manifest, training = context.manifest, context.config.segment
     items, read_masks, soft, inputs = _supervision(context)
     network = build_segmenter(context.config, manifest.num_classes + 1, True, context.seed)
@@ -93,4 +94,5 @@ def prepare(context: Context) -> tuple[SegmentationTask, CropDataset, list[Path]
     task = SegmentationTask(network, balanced, by_scores, training.msc, training.boundary, most)
     fill = padding(network.backbone)
     dataset = CropDataset(manifest, items, training, context.seed, fill, read_masks, soft)
-    return task, dataset, inputs
+    orders = shuffled_batches(len(items), training.batch, context.seed)
+    return task, dataset, orders, inputs
