@@ -137,8 +137,13 @@ def test_a_full_rung_keeps_the_scores_of_what_it_shares(
     finish(tmp_path, "baseline", 0, 0.4)
     final = tmp_path / "results" / "scenes" / "more" / "seed0" / "metrics" / "final.json"
     save_json(final, {"miou": 0.7})
+    curve = final.parents[1] / "segment" / "curve.csv"
+    save_csv(curve, [{"step": 1, "ce": 3}, {"step": 2, "ce": 1}], ["step", "ce"])
     ladder.keep(params, "more", 0)
-    scores = json.loads((tmp_path / "kept" / "more-seed0.json").read_text())["scores"]
+    facts = json.loads((tmp_path / "kept" / "more-seed0.json").read_text())
+    assert facts["last_losses"]["loss"] == "2"
+    assert facts["segment_losses"] == {"step": "2", "ce": "1"}
+    scores = facts["scores"]
     assert (scores["cam"]["miou"], scores["final"]["miou"]) == (0.4, 0.7)
     asked = ladder.targets(params, "more", 0)
     assert "results/scenes/baseline/seed0/metrics/cam.json" in asked
