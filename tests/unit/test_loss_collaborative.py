@@ -6,11 +6,13 @@ import math
 
 import pytest
 import torch
+from scipy.stats import binom
 from torch import Tensor
 
 from wsss.losses.collaborative import (
     coarse_masks,
     collaborative_contrast,
+    most_visible,
     region_values,
     visible_positive,
 )
@@ -137,3 +139,29 @@ def test_the_share_of_hidden_cells_is_the_rate() -> None:
     masks = coarse_masks(uniform, 0.95, 4, (28, 28))
     assert masks.shape == (50, 8, 28, 28)
     assert float(masks.float().mean()) == pytest.approx(0.95, abs=0.01)
+
+
+@pytest.mark.parametrize(("blocks", "rate"), [(49, 0.95), (144, 0.95), (49, 0.5), (16, 0.75)])
+def test_the_bound_of_visible_blocks_against_scipy(blocks: int, rate: float) -> None:
+    most = most_visible(blocks, rate)
+    visible = binom(blocks, 1 - rate)
+    assert visible.sf(most) < 1e-6 <= visible.sf(most - 1)
+
+
+def test_bounds_of_masks_that_do_not_vary() -> None:
+    assert most_visible(49, 1.0) == 1  # nothing is visible; a bound is at least 1
+    assert most_visible(49, 0.0) == 49
+    assert most_visible(1, 0.5) == 1
+
+
+def test_blocks_beyond_the_bound_are_hidden() -> None:
+    uniform = torch.rand(3, 4, 5, 5, generator=torch.Generator().manual_seed(0))
+    free = coarse_masks(uniform, 0.5, 2, (10, 10))
+    bound = coarse_masks(uniform, 0.5, 2, (10, 10), most=6)
+    assert (~bound).flatten(2).sum(2).tolist() == [[24] * 4] * 3
+    assert not (free & ~bound).any()  # nothing hidden is shown
+    visible = (~bound)[:, :, ::2, ::2]
+    assert uniform[visible].min() > 0.5
+    for mask, values in zip(visible.flatten(0, 1), uniform.flatten(0, 1), strict=True):
+        assert values[mask].min() > values[~mask].max()
+    assert torch.equal(coarse_masks(uniform, 0.5, 2, (10, 10), most=25), free)

@@ -70,6 +70,51 @@ def test_hidden_values_change_no_class_token(pair: tuple[Backbone, TokenEncoder]
     assert not torch.allclose(free.cls, encoder.encode(backbone, patches).cls, atol=1e-3)
 
 
+def test_class_tokens_are_those_of_full_passes(pair: tuple[Backbone, TokenEncoder]) -> None:
+    """Hidden queries are left out; values and gradients are the same."""
+    backbone, encoder = pair
+    images = torch.rand(2, 3, 56, 64)
+    grid = encoder.embed(backbone, images[:1]).grid
+    cells = grid[0] * grid[1]
+    masked = some_masks(6, cells).view(2, 3, cells)
+    most = int((~masked).sum(2).max())
+    assert 0 < most < cells
+    network = torch.nn.ModuleList([backbone, encoder])
+    weights = torch.randn(6, encoder.dim)  # of squares, normalisation would leave no gradient
+    found, gradients = [], []
+    for short in (True, False):
+        patches = encoder.embed(backbone, images)
+        if short:
+            cls = encoder.class_tokens(backbone, patches, masked, most)
+        else:
+            by_pass = masked.transpose(0, 1).flatten(0, 1)
+            cls = encoder.encode(backbone, patches.repeat(3), by_pass).cls
+        network.zero_grad()
+        (cls * weights).sum().backward()
+        found.append(cls)
+        gradients.append({n: p.grad for n, p in network.named_parameters() if p.grad is not None})
+    assert torch.allclose(found[0], found[1], atol=1e-5)
+    assert gradients[0].keys() == gradients[1].keys()
+    for name, gradient in gradients[1].items():
+        scale = float(gradient.abs().max())
+        assert torch.allclose(gradients[0][name], gradient, rtol=1e-3, atol=1e-4 * scale), name
+
+
+@torch.no_grad()
+def test_masked_passes_cost_what_is_visible() -> None:
+    backbone, encoder = build("tf_efficientnet_lite0")
+    lengths: list[int] = []
+    for block in encoder.blocks(backbone).children():
+        block.register_forward_pre_hook(lambda _m, args: lengths.append(args[0].shape[1]))
+    patches = encoder.embed(backbone, torch.rand(2, 3, 64, 64))
+    masked = torch.ones(2, 3, 16, dtype=torch.bool)
+    masked[:, 1, 5:7] = False
+    encoder.class_tokens(backbone, patches, masked, 2)
+    assert lengths == [3] * 4
+    # What is beyond the bound is not read, and no class token is without keys.
+    assert encoder.class_tokens(backbone, patches, masked, 0).isfinite().all()
+
+
 @torch.no_grad()
 def test_every_block_gets_the_mask(pair: tuple[Backbone, TokenEncoder]) -> None:
     backbone, encoder = pair

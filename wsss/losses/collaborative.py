@@ -18,6 +18,8 @@ from wsss.precision import full_precision
 
 # Added to sums of exponentials and to the number of positives, as in the official code.
 EPSILON = 1e-4
+# Chance of a mask that leaves more visible than is counted on.
+RARE = 1e-6
 
 
 def collaborative_contrast(
@@ -87,7 +89,23 @@ def visible_positive(values: Tensor, masked: Tensor, ratio: float) -> Tensor:
     return (visible * values[:, None]).sum((2, 3)) > ratio * visible.sum((2, 3))
 
 
-def coarse_masks(uniform: Tensor, rate: float, block: int, grid: tuple[int, int]) -> Tensor:
+def most_visible(blocks: int, rate: float) -> int:
+    """Bound of the visible blocks of a mask, at least 1.
+
+    Of masks that hide each of ``blocks`` with probability ``rate``, less than one in a million
+    leaves more visible.
+    """
+    above = 1.0
+    for count in range(blocks):
+        above -= math.comb(blocks, count) * (1 - rate) ** count * rate ** (blocks - count)
+        if above < RARE:
+            return max(1, count)
+    return max(1, blocks)
+
+
+def coarse_masks(
+    uniform: Tensor, rate: float, block: int, grid: tuple[int, int], most: int | None = None
+) -> Tensor:
     """Key masks whose blocks of cells are hidden together (MCC, section 3.2).
 
     Args:
@@ -95,10 +113,14 @@ def coarse_masks(uniform: Tensor, rate: float, block: int, grid: tuple[int, int]
         rate: share of blocks that are hidden.
         block: cells a side.
         grid: (h, w).
+        most: visible blocks of a mask; those above it with the least ``uniform`` are hidden, too.
 
     Returns:
         (B, n, h, w) bool, true where hidden.
     """
     hidden = uniform < rate
+    if most is not None and most < uniform.shape[2] * uniform.shape[3]:
+        least = uniform.flatten(2).topk(most, 2).values[:, :, -1]
+        hidden = hidden | (uniform < least[:, :, None, None])
     fine = hidden.repeat_interleave(block, 2).repeat_interleave(block, 3)
     return fine[:, :, : grid[0], : grid[1]]

@@ -31,6 +31,9 @@ Deviations:
 - A network without transformer weights carries transformer blocks on a CNN: see
   ``wsss.models.tokens``. Through the CNN's receptive field pixels of masked tokens reach visible
   ones; hidden are tokens.
+- Hidden tokens, which class tokens depend on in no block, are left out of the masked passes, whose
+  class tokens alone are used. For that the visible blocks of a mask are bounded, at a number that
+  less than one mask in a million exceeds.
 - Padding has the mean colour, not black; sizes at inference are multiples of the output stride,
   and images made smaller there are filtered against aliasing, as in the whole system (while
   training they are not); losses are computed in float32 under mixed precision.
@@ -69,6 +72,7 @@ from wsss.labels import IGNORE
 from wsss.losses.collaborative import (
     coarse_masks,
     collaborative_contrast,
+    most_visible,
     region_values,
     visible_positive,
 )
@@ -408,17 +412,17 @@ class Mcc(Method):
         of the source, the latter read the grid alone."""
         p, grid = self.params, patches.grid
         shape = (p.local_count, -(-grid[0] // p.mask_block), -(-grid[1] // p.mask_block))
-        uniform = keyed_uniform(keys, _LOCALS, shape[0] * shape[1] * shape[2])
-        masked = coarse_masks(uniform.view(-1, *shape), p.mask_rate, p.mask_block, grid)
+        uniform = keyed_uniform(keys, _LOCALS, shape[0] * shape[1] * shape[2]).view(-1, *shape)
+        most = most_visible(shape[1] * shape[2], p.mask_rate)
+        masked = coarse_masks(uniform, p.mask_rate, p.mask_block, grid, most)
         cells = F.interpolate(regions, grid, mode="bicubic", align_corners=False)
         values = region_values(cells, p.low, p.high)
         positive = visible_positive(values, masked, p.negative_ratio)
-        by_view = masked.transpose(0, 1).flatten(0, 1)
         if p.locals == "masks":
-            repeated = patches.repeat(p.local_count)
-            cls = self.encoder.encode(self.backbone, repeated, by_view.flatten(1)).cls
+            cells_of = min(grid[0] * grid[1], most * p.mask_block**2)
+            cls = self.encoder.class_tokens(self.backbone, patches, masked.flatten(2), cells_of)
         else:
-            size = look.source.shape[2:]
+            size, by_view = look.source.shape[2:], masked.transpose(0, 1).flatten(0, 1)
             hidden = F.interpolate(by_view[:, None].float(), size, mode="nearest") > 0
             mean = self.backbone.mean[:, None, None].to(look.source.dtype)
             cls = self._encode(

@@ -36,6 +36,25 @@ class Patches(NamedTuple):
         """Return the batch ``count`` times, one whole batch after the other."""
         return self._replace(tokens=self.tokens.repeat(count, 1, 1))
 
+    def visible(self, masked: Tensor, most: int) -> tuple[Tensor, Tensor]:
+        """Gather the tokens that masks leave visible, in their order.
+
+        Args:
+            masked: (B, n, hw) bool, true where hidden, of ``n`` views of each image.
+            most: tokens of a view, K; of one with fewer visible ones the rest are hidden ones.
+
+        Returns:
+            Tokens (n B, P + K, D), view by view, and which patches of them are hidden (n B, K).
+        """
+        order = masked.byte().argsort(stable=True, dim=2)[:, :, :most]
+        count, views, most = order.shape
+        dim = self.tokens.shape[2]
+        places = order.flatten(1)[:, :, None].expand(-1, -1, dim)
+        kept = self.tokens[:, self.prefix :].gather(1, places).view(count, views, most, dim)
+        first = self.tokens[:, None, : self.prefix].expand(-1, views, -1, -1)
+        tokens = torch.cat([first, kept], 2).transpose(0, 1).flatten(0, 1)
+        return tokens, masked.gather(2, order).transpose(0, 1).flatten(0, 1)
+
 
 class Tokens(NamedTuple):
     """What an encoder gives: ``cls`` (B, D) and ``final`` (B, D, h, w) after the last
@@ -102,20 +121,49 @@ class TokenEncoder(nn.Module):
 
         Args:
             masked: (B, hw) bool: keys that no query reads in any block. Their tokens go on as
-                queries, so the cost is that of a full pass.
+                queries, so the cost is that of a full pass: see :meth:`class_tokens`.
         """
-        x, bias = patches.tokens, None
+        x, aux = self._through(backbone, patches.tokens, masked, patches)
+        x = self.normalise(backbone, x)
+        return Tokens(x[:, 0], _as_map(x, patches), _as_map(aux, patches))
+
+    def class_tokens(
+        self, backbone: Backbone, patches: Patches, masked: Tensor, most: int
+    ) -> Tensor:
+        """Class tokens of passes with hidden keys, at the cost of the visible ones.
+
+        The same as those of :meth:`encode`: neither the class token nor a visible one reads a
+        hidden key in any block, so that hidden queries have no part in them and are left out.
+
+        Args:
+            masked: (B, n, hw) bool: keys that no query reads, for ``n`` passes of each image.
+            most: upper bound of visible patches in a pass; a number, not read from ``masked``, for
+                which the host would have to wait.
+
+        Returns:
+            (n B, D), pass by pass, each of the whole batch.
+        """
+        if patches.rope is not None:  # its embeddings are those of a whole grid
+            by_pass = masked.transpose(0, 1).flatten(0, 1)
+            return self.encode(backbone, patches.repeat(masked.shape[1]), by_pass).cls
+        tokens, hidden = patches.visible(masked, most)
+        x, _ = self._through(backbone, tokens, hidden, patches)
+        return self.normalise(backbone, x[:, :1])[:, 0]
+
+    def _through(
+        self, backbone: Backbone, x: Tensor, masked: Tensor | None, patches: Patches
+    ) -> tuple[Tensor, Tensor]:
+        """Run the blocks on tokens (B, N, D); return what the last one gives and ``aux``."""
+        bias = None
         if masked is not None:
             bias = key_bias(masked, patches.prefix, _attention_dtype(x))
         blocks = self.blocks(backbone)
-        last = len(list(blocks.children())) - 1
-        aux, taken = x, max(0, last + 1 + self.aux_index)
+        aux, taken = x, max(0, len(list(blocks.children())) + self.aux_index)
         for index, (block, extra) in enumerate(_steps(blocks, patches.rope)):
             x = block(x, attn_mask=bias, **extra)
             if index == taken:
                 aux = x
-        x = self.normalise(backbone, x)
-        return Tokens(x[:, 0], _as_map(x, patches), _as_map(aux, patches))
+        return x, aux
 
 
 def _steps(blocks: nn.Module, rope: Any) -> Iterator[tuple[nn.Module, dict[str, Any]]]:
