@@ -114,6 +114,7 @@ def keep(params: Params, rung: str, seed: int) -> None:
         "rung": rung,
         "seed": seed,
         "scores": scores,
+        "losses": tenths(folder / "curve.csv"),
         "last_losses": last_row(folder / "curve.csv"),
         "segment_losses": last_row(own) if (own := segment_curve(params, rung, seed)) else {},
         "data_hash": data["data_hash"],
@@ -127,6 +128,14 @@ def segment_curve(params: Params, rung: str, seed: int) -> Path | None:
     """Where the curve of a rung's segmentation network is, if it has one."""
     path = ROOT / folder_of(params, rung, seed, "segment") / "segment" / "curve.csv"
     return path if path.exists() else None
+
+
+def tenths(path: Path) -> dict[str, list[str]]:
+    """Return ten rows of a curve, evenly spaced and the last one among them, by column."""
+    with path.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    chosen = [rows[len(rows) * part // 10 - 1] for part in range(1, 11)] if rows[9:] else rows
+    return {name: [row[name] for row in chosen] for name in rows[0]}
 
 
 def last_row(path: Path) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -142,12 +143,27 @@ def test_a_full_rung_keeps_the_scores_of_what_it_shares(
     ladder.keep(params, "more", 0)
     facts = json.loads((tmp_path / "kept" / "more-seed0.json").read_text())
     assert facts["last_losses"]["loss"] == "2"
+    assert facts["losses"] == {"step": ["1"], "loss": ["2"]}
     assert facts["segment_losses"] == {"step": "2", "ce": "1"}
     scores = facts["scores"]
     assert (scores["cam"]["miou"], scores["final"]["miou"]) == (0.4, 0.7)
     asked = ladder.targets(params, "more", 0)
     assert "results/scenes/baseline/seed0/metrics/cam.json" in asked
     assert "results/scenes/more/seed0/metrics/final.json" in asked
+
+
+@pytest.mark.parametrize(
+    ("count", "steps"),
+    [(31, [3, 6, 9, 12, 15, 18, 21, 24, 27, 31]), (10, range(1, 11)), (3, [1, 2, 3])],
+)
+def test_ten_rows_of_a_curve(
+    ladder: ModuleType, tmp_path: Path, count: int, steps: Iterable[int]
+) -> None:
+    rows = [{"step": step, "loss": step / 2} for step in range(1, count + 1)]
+    save_csv(tmp_path / "curve.csv", rows, ["step", "loss"])
+    found = ladder.tenths(tmp_path / "curve.csv")
+    assert [int(step) for step in found["step"]] == list(steps)
+    assert [float(loss) for loss in found["loss"]] == [step / 2 for step in steps]
 
 
 def test_the_preset_resolves(ladder: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
