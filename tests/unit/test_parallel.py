@@ -124,21 +124,27 @@ SCRIPT = """
 """
 
 
+def started(script: str, folder: Path) -> subprocess.Popen[str]:
+    """Run a script in a process group of its own."""
+    path = folder / "script.py"
+    path.write_text(textwrap.dedent(script))
+    return subprocess.Popen(
+        [sys.executable, str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        start_new_session=True,
+    )
+
+
 @pytest.mark.parametrize(
     ("sent", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGKILL, -signal.SIGKILL)]
 )
 def test_no_worker_outlives_an_interrupted_parent(
     tmp_path_factory: pytest.TempPathFactory, sent: signal.Signals, code: int
 ) -> None:
-    script = tmp_path_factory.mktemp("parallel") / "naps.py"
-    script.write_text(textwrap.dedent(SCRIPT))
-    parent = subprocess.Popen(
-        [sys.executable, str(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+    parent = started(SCRIPT, tmp_path_factory.mktemp("parallel"))
     assert parent.stdout is not None
     assert parent.stderr is not None
     workers = {int(parent.stdout.readline()) for _ in range(6)}
@@ -181,16 +187,7 @@ SLOW_START = """
 def test_workers_that_are_starting_do_not_hear_of_ctrl_c(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    script = tmp_path_factory.mktemp("parallel") / "slow.py"
-    script.write_text(textwrap.dedent(SLOW_START))
-    parent = subprocess.Popen(
-        [sys.executable, str(script)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        start_new_session=True,
-    )
+    parent = started(SLOW_START, tmp_path_factory.mktemp("parallel"))
     assert parent.stdout is not None
     parent.stdout.readline()  # a worker is importing the main module
     os.killpg(parent.pid, signal.SIGINT)
