@@ -54,21 +54,32 @@ def attentive_target(main: Tensor, support: Tensor, weighted: bool = True) -> Te
 
 
 def attentive_loss(
-    main: Tensor, support: Tensor, label: Tensor, valid: Tensor, weighted: bool = True
+    main: Tensor,
+    support: Tensor,
+    label: Tensor,
+    valid: Tensor,
+    weighted: bool = True,
+    grow: bool = False,
 ) -> Tensor:
-    """Sum over the main network's scales of the mean |CAM - target| over the cells of present
-    classes.
+    """Sum over the main network's scales of the mean distance of CAM and target over the cells of
+    present classes.
+
+    The distance is |CAM - target|, or with ``grow`` max(target - CAM, 0): maps that are above
+    their target are not drawn down to it.
 
     Args:
         main: (M, B, C, h, w) non-negative maps at M scales, brought to one grid.
         support: (S, B, C, h, w), likewise; no gradient reaches them.
         label: (B, C) of 0 and 1.
         valid: (B, h, w) of 0 and 1; other cells are left out everywhere.
+        weighted: see :func:`attentive_target`.
+        grow: count only cells below their target.
 
     Returns:
         Scalar; 0 if all maps are equal or no class is present.
     """
     counted = label[:, :, None, None] * valid[:, None].to(label.dtype)
     main, support = main.float() * counted, support.detach().float() * counted
-    terms = [(one - attentive_target(one, support, weighted)).abs().sum() for one in main]
+    lacking = [attentive_target(one, support, weighted) - one for one in main]
+    terms = [(lack.relu() if grow else lack.abs()).sum() for lack in lacking]
     return torch.stack(terms).sum() / counted.sum().clamp(min=1)

@@ -83,6 +83,7 @@ class PssParams(MethodParams):
     mam_weight: NonNegative = 1.0
     mam_start: Fraction = 0.4
     mam_weighted: bool = True  # by dissimilarity; false: all scales alike
+    mam_grow: bool = False  # true: only cells below their target are moved
     mam_share: PositiveFraction = 0.5  # of the batch
     mam_stride: Count = 4  # px of the crop per cell that maps are compared at
 
@@ -270,8 +271,9 @@ class Pss(Method):
         theirs = [gathered(_resize(one, grid))[:count] for one in support.cams]
         valid = gathered(_resize(batch["valid"].float(), grid)[:, 0] >= 0.5)[:count]
         label = label[:count].float()
+        own_maps, their_maps = torch.stack(own), torch.stack(theirs)
         return attentive_loss(
-            torch.stack(own), torch.stack(theirs), label, valid.float(), p.mam_weighted
+            own_maps, their_maps, label, valid.float(), p.mam_weighted, p.mam_grow
         )
 
 
