@@ -43,7 +43,7 @@ FULL = (
     "mcc-full",
 )
 # Rungs that end with their pseudo masks.
-MASKS = ("pss-affinity",)
+MASKS = ("pss-both-affinity",)
 
 
 def rungs() -> list[str]:
