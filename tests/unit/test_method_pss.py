@@ -97,13 +97,17 @@ def test_switches_leave_their_part_out() -> None:
     assert torch.equal(alone["total"], alone["cls"])
 
 
-def test_unweighted_attention_differs_and_parts_of_the_batch_count() -> None:
-    batch = batch_of(4)
-    values = [
-        float(losses(make(**p).train(), batch)["mam"].detach())
-        for p in ({"mam_share": 1.0}, {"mam_share": 0.5}, {"mam_weighted": False, "mam_share": 1.0})
-    ]
-    assert len(set(values)) == 3
+def test_choices_of_attention_and_parts_of_the_batch_count() -> None:
+    batch, whole = batch_of(4), {"mam_share": 1.0}
+    choices = (
+        whole,
+        {"mam_share": 0.5},
+        {"mam_weighted": False, **whole},
+        {"mam_grow": False, **whole},
+    )
+    values = [float(losses(make(**p).train(), batch)["mam"].detach()) for p in choices]
+    assert len(set(values)) == 4
+    assert values[0] < values[3]  # of both directions, one
 
 
 def test_the_memory_keeps_what_the_batch_lacks() -> None:

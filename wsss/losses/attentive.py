@@ -59,13 +59,13 @@ def attentive_loss(
     label: Tensor,
     valid: Tensor,
     weighted: bool = True,
-    grow: bool = False,
+    grow: bool = True,
 ) -> Tensor:
     """Sum over the main network's scales of the mean distance of CAM and target over the cells of
     present classes.
 
-    The distance is |CAM - target|, or with ``grow`` max(target - CAM, 0): maps that are above
-    their target are not drawn down to it.
+    The distance is max(target - CAM, 0), so that maps above their target are not drawn down to it;
+    without ``grow`` it is |CAM - target|.
 
     Args:
         main: (M, B, C, h, w) non-negative maps at M scales, brought to one grid.
